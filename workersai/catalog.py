@@ -1,0 +1,50 @@
+"""What each model can do, and what it costs: facts, and no code that acts on them.
+
+The figures are those of the model's published page and JSON Schema. A model that is not listed here still works;
+what is not known of it is simply not claimed.
+"""
+
+from dataclasses import dataclass
+
+DEFAULT_MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"
+DEFAULT_MAX_TOKENS = 256
+"""What the service takes for ``max_tokens`` where a request names none (the schema's default)."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One model of the catalogue.
+
+    Token counts are in the model's own tokens, prices in US dollars for a million tokens.
+    """
+
+    name: str
+    context_window: int
+    """Tokens that the prompt and the answer share."""
+    input_price: float
+    output_price: float
+    function_calling: bool = False
+    json_mode: bool = False
+    async_batch: bool = False
+    lora: bool = False
+
+
+_CARDS = (
+    ModelCard(
+        name="@cf/meta/llama-3.3-70b-instruct-fp8-fast",
+        context_window=24_000,
+        input_price=0.29,
+        output_price=2.25,
+        function_calling=True,
+        json_mode=True,
+        async_batch=True,
+        lora=True,
+    ),
+)
+
+CATALOG: dict[str, ModelCard] = {card.name: card for card in _CARDS}
+
+
+def model_card(model: str) -> ModelCard | None:
+    """What is known of ``model``, or None for a model that is not in the catalogue."""
+    return CATALOG.get(model)
