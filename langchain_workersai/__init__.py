@@ -1,0 +1,5 @@
+"""LangChain models for Cloudflare Workers AI."""
+
+from langchain_workersai.chat_models import ChatWorkersAI
+
+__all__ = ["ChatWorkersAI"]

@@ -1,0 +1,5 @@
+"""LlamaIndex models for Cloudflare Workers AI."""
+
+from llamaindex_workersai.llm import WorkersAI
+
+__all__ = ["WorkersAI"]

@@ -1,0 +1,168 @@
+"""WorkersAI: Workers AI as a LlamaIndex LLM. Convert, call, convert back; the rest is ``workersai``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing, closing
+from typing import Any, TypeVar
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+)
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.tools.types import BaseTool
+from pydantic import ConfigDict
+from typing_extensions import override
+
+from llamaindex_workersai.messages import (
+    GrowingResponse,
+    chat_response,
+    completion_response,
+    messages_from_llamaindex,
+)
+from workersai.catalog import DEFAULT_MAX_TOKENS, model_card
+from workersai.connected import ConnectedModel
+from workersai.protocol.values import Delta
+
+T = TypeVar("T")
+
+_NO_TOOLS = "WorkersAI (LlamaIndex) does not call tools yet; chat, complete and their streaming and async twins work."
+
+
+class WorkersAI(FunctionCallingLLM, ConnectedModel):
+    """A model on Cloudflare Workers AI.
+
+    Setup:
+        ``pip install 'workersai[llamaindex]'``, and set ``CLOUDFLARE_ACCOUNT_ID`` and ``CLOUDFLARE_API_TOKEN``.
+
+    Example:
+        .. code-block:: python
+
+            from llamaindex_workersai import WorkersAI
+
+            llm = WorkersAI(temperature=0.2, max_tokens=512)
+            print(llm.complete("Why is the sky blue?"))
+            for piece in llm.stream_complete("Why is the sky blue?"):
+                print(piece.delta, end="")
+
+    Every setting of a call (:class:`workersai.CallOptions`) is a field here, and a keyword of each method, ``model``
+    too. A response's ``raw`` has the model, the finish reason, the request id and the usage; ``additional_kwargs``
+    has the usage as LlamaIndex's counters read it.
+
+    Raises:
+        pydantic.ValidationError: a field is out of its range, or there is no such field.
+        workersai.errors.ConfigurationError: the account or the token is missing.
+        workersai.errors.WorkersAIError: from a call.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+    @classmethod
+    @override
+    def class_name(cls) -> str:
+        """The name under which LlamaIndex stores it."""
+        return "WorkersAI"
+
+    @property
+    @override
+    def metadata(self) -> LLMMetadata:
+        """Window and abilities from the catalog; LlamaIndex's own defaults for a model that it doesn't list."""
+        card = model_card(self.model)
+        return LLMMetadata(
+            context_window=DEFAULT_CONTEXT_WINDOW if card is None else card.context_window,
+            num_output=self.max_tokens or DEFAULT_MAX_TOKENS,
+            is_chat_model=True,
+            is_function_calling_model=False,  # until the tool methods below are built
+            model_name=self.model,
+        )
+
+    @override
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """The whole answer to a conversation."""
+        return chat_response(self._client.run(messages_from_llamaindex(messages), **self._options(kwargs)))
+
+    @override
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """The whole answer to a conversation."""
+        return chat_response(await self._async_client.run(messages_from_llamaindex(messages), **self._options(kwargs)))
+
+    @override
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """The answer in pieces; the last response is the whole answer, with its usage."""
+        deltas = self._client.stream(messages_from_llamaindex(messages), **self._options(kwargs))
+        return _grow(deltas, GrowingResponse().chat)
+
+    @override
+    @llm_chat_callback()
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """The answer in pieces; the last response is the whole answer, with its usage."""
+        deltas = self._async_client.stream(messages_from_llamaindex(messages), **self._options(kwargs))
+        return _agrow(deltas, GrowingResponse().chat)
+
+    @override
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """The whole answer to a text, by the service's Prompt form."""
+        return completion_response(self._client.run(self._prompt(prompt, formatted=formatted), **self._options(kwargs)))
+
+    @override
+    @llm_completion_callback()
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """The whole answer to a text, by the service's Prompt form."""
+        return completion_response(
+            await self._async_client.run(self._prompt(prompt, formatted=formatted), **self._options(kwargs))
+        )
+
+    @override
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """The answer to a text in pieces; the last response is the whole answer, with its usage."""
+        deltas = self._client.stream(self._prompt(prompt, formatted=formatted), **self._options(kwargs))
+        return _grow(deltas, GrowingResponse().completion)
+
+    @override
+    @llm_completion_callback()
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
+        """The answer to a text in pieces; the last response is the whole answer, with its usage."""
+        deltas = self._async_client.stream(self._prompt(prompt, formatted=formatted), **self._options(kwargs))
+        return _agrow(deltas, GrowingResponse().completion)
+
+    @override
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """Not built yet."""
+        raise NotImplementedError(_NO_TOOLS)
+
+    @override
+    def _prepare_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        raise NotImplementedError(_NO_TOOLS)
+
+    def _prompt(self, prompt: str, *, formatted: bool) -> str:
+        to_prompt = self.completion_to_prompt
+        return prompt if formatted or to_prompt is None else to_prompt(prompt)
+
+
+def _grow(deltas: Generator[Delta, None, None], grown: Callable[[Delta], T]) -> Generator[T, None, None]:
+    with closing(deltas):
+        for delta in deltas:
+            yield grown(delta)
+
+
+async def _agrow(deltas: AsyncGenerator[Delta, None], grown: Callable[[Delta], T]) -> AsyncGenerator[T, None]:
+    async with aclosing(deltas):
+        async for delta in deltas:
+            yield grown(delta)

@@ -1,0 +1,134 @@
+"""LlamaIndex's messages and responses <-> the values of ``workersai``. Nothing else translates between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    CachePoint,
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    ContentBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+
+from workersai.errors import BadRequestError
+from workersai.protocol.values import ROLES, Completion, Delta, Message, Role, ToolCall
+
+# What an assistant's turn may hold beside its text: the thoughts of another model are not this one's words, and a
+# cache point is a hint to a service that takes one.
+_NOT_SAID = (ToolCallBlock, ThinkingBlock, CachePoint)
+
+
+def messages_from_llamaindex(messages: Sequence[ChatMessage]) -> list[Message]:
+    """The conversation in the service's terms.
+
+    Raises:
+        BadRequestError: a message has a role that the service lacks, or holds something other than text.
+    """
+    return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
+
+def _message(message: ChatMessage, where: str) -> Message:
+    return Message(
+        role=_role(message, where),
+        content=_text(message, where),
+        tool_calls=[_call(block, where) for block in message.blocks if isinstance(block, ToolCallBlock)],
+        tool_call_id=message.additional_kwargs.get("tool_call_id"),
+        name=message.additional_kwargs.get("name"),
+    )
+
+
+def _role(message: ChatMessage, where: str) -> Role:
+    for role in ROLES:
+        if message.role.value == role:
+            return role
+    raise BadRequestError(f"{where}: the service knows no role {message.role.value!r}; it knows {', '.join(ROLES)}.")
+
+
+def _text(message: ChatMessage, where: str) -> str:
+    for block in message.blocks:
+        said = isinstance(block, TextBlock) or (message.role is MessageRole.ASSISTANT and isinstance(block, _NOT_SAID))
+        if not said:
+            raise BadRequestError(f"{where} holds a {type(block).__name__}: this model takes text only.")
+    return message.content or ""
+
+
+def _call(block: ToolCallBlock, where: str) -> ToolCall:
+    if not isinstance(block.tool_kwargs, dict):
+        raise BadRequestError(f"{where}: the arguments of the call of {block.tool_name!r} must be a dict.")
+    return ToolCall(id=block.tool_call_id or "", name=block.tool_name, arguments=block.tool_kwargs)
+
+
+def chat_response(completion: Completion) -> ChatResponse:
+    """A whole answer to a chat."""
+    return ChatResponse(
+        message=_message_to_llamaindex(completion), raw=_raw(completion), additional_kwargs=_usage(completion)
+    )
+
+
+def completion_response(completion: Completion) -> CompletionResponse:
+    """A whole answer to a prompt."""
+    return CompletionResponse(text=completion.text, raw=_raw(completion), additional_kwargs=_usage(completion))
+
+
+class GrowingResponse:
+    """The responses of one stream: LlamaIndex's hold the text so far beside the new piece."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def chat(self, delta: Delta) -> ChatResponse:
+        """The answer to a chat, grown by ``delta``; the last one is the whole answer."""
+        if delta.completion is not None:
+            return chat_response(delta.completion).model_copy(update={"delta": delta.text})
+        self._text += delta.text
+        message = ChatMessage(role=MessageRole.ASSISTANT, content=self._text)
+        return ChatResponse(message=message, delta=delta.text)
+
+    def completion(self, delta: Delta) -> CompletionResponse:
+        """The answer to a prompt, grown by ``delta``; the last one is the whole answer."""
+        if delta.completion is not None:
+            return completion_response(delta.completion).model_copy(update={"delta": delta.text})
+        self._text += delta.text
+        return CompletionResponse(text=self._text, delta=delta.text)
+
+
+def _message_to_llamaindex(completion: Completion) -> ChatMessage:
+    blocks: list[ContentBlock] = [TextBlock(text=completion.text)] if completion.text else []
+    blocks += [
+        ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=dict(call.arguments))
+        for call in completion.tool_calls
+    ]
+    blocks += [
+        ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
+        for call in completion.invalid_tool_calls
+    ]
+    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks or [TextBlock(text="")])
+
+
+def _usage(completion: Completion) -> dict[str, Any]:
+    """The token counts, under the names that LlamaIndex's own counters look for."""
+    usage = completion.usage
+    if usage is None:
+        return {}
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "cached_tokens": usage.cached_tokens,
+    }
+
+
+def _raw(completion: Completion) -> dict[str, Any]:
+    return {
+        "model": completion.model,
+        "finish_reason": completion.finish_reason,
+        "request_id": completion.request_id,
+        "usage": _usage(completion),
+    }

@@ -1,0 +1,42 @@
+"""Cloudflare Workers AI from Python: one small transport, which knows no framework."""
+
+from workersai import errors
+from workersai._version import __version__
+from workersai.async_client import AsyncClient
+from workersai.catalog import CATALOG, DEFAULT_MODEL, ModelCard, model_card
+from workersai.client import Client
+from workersai.errors import WorkersAIError
+from workersai.options import CallOptions
+from workersai.protocol.values import (
+    Completion,
+    Delta,
+    InvalidToolCall,
+    Message,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from workersai.settings import Settings
+
+__all__ = [
+    "CATALOG",
+    "DEFAULT_MODEL",
+    "AsyncClient",
+    "CallOptions",
+    "Client",
+    "Completion",
+    "Delta",
+    "InvalidToolCall",
+    "Message",
+    "ModelCard",
+    "Settings",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "Usage",
+    "WorkersAIError",
+    "__version__",
+    "errors",
+    "model_card",
+]

@@ -1,0 +1,166 @@
+"""AsyncClient: pumps the same flows over httpx.AsyncClient."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from functools import cached_property
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from typing_extensions import Self, Unpack
+
+from workersai import flows
+from workersai.calls import BaseClient
+from workersai.flows import Emit, Finished, Flow, Receive, ReceiveAll, Send, Step, Wait
+from workersai.options import Options
+from workersai.protocol.request import Input
+from workersai.protocol.values import Completion, Delta
+from workersai.transport import build, error_from_httpx, head_of, timeouts
+
+T = TypeVar("T")
+
+
+class AsyncClient(BaseClient[httpx.AsyncClient]):
+    """Calls Workers AI from asyncio; it takes the arguments of :class:`~workersai.Client`.
+
+    A connection pool belongs to its event loop: the client makes one for each loop that it is used on, on first use,
+    so that one client serves several ``asyncio.run`` one after the other. A pool is closed with its loop, by
+    ``aclose``, or by the end of an ``async with`` block.
+    """
+
+    @cached_property
+    def _pools(self) -> _Pools:
+        return _Pools()
+
+    async def run(
+        self,
+        model_input: Input,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
+        """The whole answer; see :meth:`workersai.Client.run`."""
+        call = self._prepare(model_input, options, response_format)
+        async with _Exchange(await self._pool()) as exchange:
+            end = await exchange.advance(flows.run(call))
+        assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
+        return end.value
+
+    def stream(self, model_input: Input, **options: Unpack[Options]) -> AsyncGenerator[Delta, None]:
+        """The answer in pieces; see :meth:`workersai.Client.stream`.
+
+        Leaving early closes the connection when the generator is closed: use ``contextlib.aclosing`` where that must
+        not wait for the event loop to notice.
+        """
+        call = self._prepare(model_input, options, stream=True)
+        return self._stream(flows.stream(call))
+
+    async def _stream(self, flow: Flow[None]) -> AsyncGenerator[Delta, None]:
+        async with _Exchange(await self._pool()) as exchange:
+            while isinstance(step := await exchange.advance(flow), Emit):
+                for delta in step.deltas:
+                    yield delta
+
+    async def aclose(self) -> None:
+        """Closes the connection pool of this event loop; the client can't be used after that."""
+        self._closed = True
+        await self._pools.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _pool(self) -> httpx.AsyncClient:
+        return self._given_http_client or await self._pools.get()
+
+
+class _Pools:
+    """A connection pool for each event loop."""
+
+    def __init__(self) -> None:
+        self._by_loop: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None, None]]] = {}
+
+    async def get(self) -> httpx.AsyncClient:
+        """The running loop's pool, made where there is none yet."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._by_loop:
+            for gone in [known for known in self._by_loop if known.is_closed()]:
+                del self._by_loop[gone]
+            http = httpx.AsyncClient(timeout=timeouts())
+            keeper = _keep_open(http)
+            self._by_loop[loop] = http, keeper
+            await anext(keeper)
+        return self._by_loop[loop][0]
+
+    async def aclose(self) -> None:
+        """Closes the running loop's pool and forgets the others, whose loops close them."""
+        _, keeper = self._by_loop.pop(asyncio.get_running_loop(), (None, None))
+        self._by_loop.clear()
+        if keeper is not None:
+            await keeper.aclose()
+
+
+async def _keep_open(http: httpx.AsyncClient) -> AsyncGenerator[None, None]:
+    """Closes the pool when its loop ends: a loop closes the generators that are still open on it, just before."""
+    try:
+        yield
+    finally:
+        await http.aclose()
+
+
+class _Exchange:
+    """The connection side of one call; the twin of the one in ``client.py``, with the same few lines awaited."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self._response: httpx.Response | None = None
+        self._pieces: AsyncIterator[bytes]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._release()
+
+    async def advance(self, flow: Flow[T]) -> Emit | Finished[T]:
+        """Does the flow's steps until it has something to hand over, or ends."""
+        try:
+            step = flow.send(None)
+            while not isinstance(step, Emit):
+                try:
+                    outcome = await self._do(step)
+                except httpx.HTTPError as error:
+                    step = flow.throw(error_from_httpx(error))
+                else:
+                    step = flow.send(outcome)
+        except StopIteration as end:
+            return Finished(end.value)
+        return step
+
+    async def _do(self, step: Step) -> Any:
+        match step:
+            case Receive():
+                return await anext(self._pieces, b"")
+            case Send(request):
+                await self._release()
+                self._response = await self._http.send(build(self._http, request), stream=True, follow_redirects=False)
+                self._pieces = self._response.aiter_bytes()
+                return head_of(self._response)
+            case ReceiveAll():
+                return b"".join([piece async for piece in self._pieces])
+            case Wait(seconds):
+                await self._release()
+                return await asyncio.sleep(seconds)
+
+    async def _release(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            await response.aclose()

@@ -1,0 +1,166 @@
+"""Client: pumps a flow over httpx.Client."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Generator, Iterator, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from typing_extensions import Self, Unpack
+
+from workersai import flows
+from workersai.calls import BaseClient
+from workersai.flows import Emit, Finished, Flow, Receive, ReceiveAll, Send, Step, Wait
+from workersai.options import Options
+from workersai.protocol.request import Input
+from workersai.protocol.values import Completion, Delta
+from workersai.transport import build, error_from_httpx, head_of, timeouts
+
+T = TypeVar("T")
+
+
+class Client(BaseClient[httpx.Client]):
+    """Calls Workers AI; one client serves any number of threads.
+
+    Args:
+        account_id: See :class:`~workersai.Settings`, as for the next two.
+        api_token: A token that may use Workers AI.
+        base_url: Where the service is.
+        settings: All three at once, in place of the arguments above.
+        http_client: An ``httpx.Client`` of your own, for a proxy, a certificate or a transport; closing it is yours.
+        **defaults: Options for each call that doesn't give its own; see :class:`~workersai.CallOptions`.
+
+    It holds one connection pool, made on first use and closed by ``close`` or by the end of a ``with`` block, or with
+    the client itself. Proxy settings in the environment are honoured, as httpx does it.
+
+    Raises:
+        ConfigurationError: the account or the token is missing, or the base URL can't be right.
+        BadRequestError: a default is out of its range.
+    """
+
+    _http: httpx.Client | None = None
+
+    def run(
+        self,
+        model_input: Input,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
+        """The whole answer to a text (the service's Prompt form) or to messages.
+
+        Args:
+            model_input: A text, or messages (:class:`~workersai.Message`, or dicts with role and content).
+            response_format: JSON Mode: ``{"type": "json_schema", "json_schema": <JSON Schema>}`` or
+                ``{"type": "json_object"}``.
+            **options: See :class:`~workersai.CallOptions`.
+
+        Raises:
+            BadRequestError: the input or an option is not one that the service takes; nothing was sent.
+            WorkersAIError: the call failed; see :mod:`workersai.errors` for the kinds.
+        """
+        call = self._prepare(model_input, options, response_format)
+        with _Exchange(self._pool()) as exchange:
+            end = exchange.advance(flows.run(call))
+        assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
+        return end.value
+
+    def stream(self, model_input: Input, **options: Unpack[Options]) -> Generator[Delta, None, None]:
+        """The answer in pieces, as it is written; the last delta has the usage and the finish reason.
+
+        Leaving early closes the connection when the generator is closed: use ``contextlib.closing`` where that must
+        not wait for the garbage collector. Arguments and errors are those of :meth:`run`; a failure on the way raises
+        with what had arrived in the error's ``partial``.
+        """
+        call = self._prepare(model_input, options, stream=True)
+        return self._stream(flows.stream(call))
+
+    def _stream(self, flow: Flow[None]) -> Generator[Delta, None, None]:
+        with _Exchange(self._pool()) as exchange:
+            while isinstance(step := exchange.advance(flow), Emit):
+                yield from step.deltas
+
+    def close(self) -> None:
+        """Closes the connection pool; the client can't be used after that."""
+        self._closed = True
+        with _POOL_LOCK:
+            http, self._http = self._http, None
+        if http is not None:
+            http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _pool(self) -> httpx.Client:
+        if self._given_http_client is not None:
+            return self._given_http_client
+        with _POOL_LOCK:
+            if self._http is None:
+                self._http = httpx.Client(timeout=timeouts())
+                # A client that nobody closes closes its pool when it is collected, or when the program ends.
+                weakref.finalize(self, self._http.close)
+            return self._http
+
+
+_POOL_LOCK = threading.Lock()  # only held to look up a pool, or to make one
+
+
+class _Exchange:
+    """The connection side of one call: does what the flow asks, and lets go of the response at the end."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+        self._response: httpx.Response | None = None
+        self._pieces: Iterator[bytes]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def advance(self, flow: Flow[T]) -> Emit | Finished[T]:
+        """Does the flow's steps until it has something to hand over, or ends."""
+        try:
+            step = flow.send(None)
+            while not isinstance(step, Emit):
+                try:
+                    outcome = self._do(step)
+                except httpx.HTTPError as error:
+                    step = flow.throw(error_from_httpx(error))
+                else:
+                    step = flow.send(outcome)
+        except StopIteration as end:
+            return Finished(end.value)
+        return step
+
+    def _do(self, step: Step) -> Any:
+        match step:
+            case Receive():
+                return next(self._pieces, b"")
+            case Send(request):
+                self._release()
+                self._response = self._http.send(build(self._http, request), stream=True, follow_redirects=False)
+                self._pieces = self._response.iter_bytes()
+                return head_of(self._response)
+            case ReceiveAll():
+                return b"".join(self._pieces)
+            case Wait(seconds):
+                self._release()
+                return time.sleep(seconds)
+
+    def _release(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()

@@ -1,0 +1,63 @@
+"""What the LangChain and the LlamaIndex models share: the fields of a call, the account's, and the two clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from typing_extensions import Self
+
+from workersai.async_client import AsyncClient
+from workersai.client import Client
+from workersai.errors import BadRequestError
+from workersai.options import CallOptions
+from workersai.settings import Settings
+
+_OPTIONS = tuple(CallOptions.model_fields)
+_OF_THE_ACCOUNT = ("account_id", "api_token", "base_url", "http_client", "http_async_client")
+
+
+class ConnectedModel(CallOptions):
+    """A Pydantic model with the settings of a call as fields, connected to an account.
+
+    A framework's model class derives from its own base class and from this one.
+    """
+
+    # Without the input, since Pydantic would print the token with it.
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+    account_id: str | None = None
+    """Cloudflare account; default ``CLOUDFLARE_ACCOUNT_ID``, then ``CF_ACCOUNT_ID``."""
+
+    api_token: SecretStr | None = Field(default=None, exclude=True)
+    """Token that may use Workers AI; default ``CLOUDFLARE_API_TOKEN``, then ``CF_AI_API_TOKEN``."""
+
+    base_url: str | None = None
+    """Where the service is; default ``CLOUDFLARE_BASE_URL``, then Cloudflare's API."""
+
+    http_client: httpx.Client | None = Field(default=None, exclude=True, repr=False)
+    """An httpx client of your own for sync calls; closing it is up to you."""
+
+    http_async_client: httpx.AsyncClient | None = Field(default=None, exclude=True, repr=False)
+    """The same for async calls."""
+
+    _client: Client = PrivateAttr()
+    _async_client: AsyncClient = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _connect(self) -> Self:
+        settings = Settings(account_id=self.account_id, api_token=self.api_token, base_url=self.base_url)
+        self.account_id, self.api_token, self.base_url = settings.account_id, settings.api_token, settings.base_url
+        self._client = Client(settings=settings, http_client=self.http_client)
+        self._async_client = AsyncClient(settings=settings, http_client=self.http_async_client)
+        return self
+
+    def _options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of one call: the fields that are set, with what the call says itself over them."""
+        for name in _OF_THE_ACCOUNT:
+            if name in overrides:
+                raise BadRequestError(f"{name} can't be changed for one call: make another {type(self).__name__}.")
+        own = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+        return {**own, **overrides}

@@ -1,0 +1,150 @@
+"""A run and a stream, each written once: a generator that yields what it needs done and is sent the outcome.
+
+Nothing here opens, reads or waits. A client pumps a flow (``client.py``, ``async_client.py``): it does each step in
+its own way, sends the outcome in, and throws in what failed. Retries live here.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from workersai.calls import Call
+from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
+from workersai.protocol.reply import ReplyHead, completion_from_body, error_from_body
+from workersai.protocol.request import Request
+from workersai.protocol.stream import StreamReader
+from workersai.protocol.values import Completion, Delta
+
+logger = logging.getLogger("workersai")
+
+_FIRST_BACKOFF = 0.5  # seconds; doubled with each further attempt
+_LONGEST_BACKOFF = 8.0
+_LONGEST_RETRY_AFTER = 60.0  # a service that asks for more is taken to be down
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send the request; the outcome is the :class:`ReplyHead`, the body is left to be read."""
+
+    request: Request
+
+
+@dataclass(frozen=True)
+class Receive:
+    """Read the next piece of the body; the outcome is its bytes, none at the end."""
+
+
+@dataclass(frozen=True)
+class ReceiveAll:
+    """Read the whole body; the outcome is its bytes."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Let so many seconds pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Hand these deltas to the caller."""
+
+    deltas: Sequence[Delta]
+
+
+Step = Send | Receive | ReceiveAll | Wait | Emit
+T = TypeVar("T")
+Flow = Generator[Step, Any, T]
+
+
+@dataclass(frozen=True)
+class Finished(Generic[T]):
+    """A flow's end, as a client sees it, with what the flow returned."""
+
+    value: T
+
+
+_RECEIVE = Receive()
+_RECEIVE_ALL = ReceiveAll()
+
+
+def run(call: Call) -> Flow[Completion]:
+    """One whole answer."""
+
+    def attempt() -> Flow[Completion]:
+        head: ReplyHead = yield Send(call.request)
+        body: bytes = yield _RECEIVE_ALL
+        if not head.ok:
+            raise error_from_body(body, head)
+        return completion_from_body(body, head, call.asked)
+
+    return (yield from _retried(attempt, call.max_retries, lambda: True))
+
+
+def stream(call: Call) -> Flow[None]:
+    """One streamed answer, tried again only as long as nothing of it has been handed over."""
+    nothing_emitted = True
+
+    def attempt() -> Flow[None]:
+        nonlocal nothing_emitted
+        reader = yield from _open_stream(call)
+        while not reader.ended:
+            data = yield from _receive_into(reader)
+            if not data:
+                break
+            deltas = reader.feed(data)
+            if deltas:
+                nothing_emitted = False
+                yield Emit(deltas)
+        yield Emit(reader.close())
+
+    yield from _retried(attempt, call.max_retries, lambda: nothing_emitted)
+
+
+def _open_stream(call: Call) -> Flow[StreamReader]:
+    head: ReplyHead = yield Send(call.request)
+    if not head.ok:
+        body: bytes = yield _RECEIVE_ALL
+        raise error_from_body(body, head)
+    return StreamReader(head, call.asked)
+
+
+def _receive_into(reader: StreamReader) -> Flow[bytes]:
+    """The next bytes for the reader; what goes wrong on the way keeps what has arrived."""
+    try:
+        data: bytes = yield _RECEIVE
+    except APIConnectionError as error:
+        raise reader.interruption() from error
+    except APITimeoutError as error:
+        error.partial = reader.partial()
+        raise
+    return data
+
+
+def _retried(attempt: Callable[[], Flow[T]], max_retries: int, may_retry: Callable[[], bool]) -> Flow[T]:
+    tries = 0
+    while True:
+        try:
+            return (yield from attempt())
+        except WorkersAIError as error:
+            wait = _backoff(error, tries)
+            if tries >= max_retries or wait is None or not may_retry():
+                raise
+            tries += 1
+            logger.info("Trying again in %.2f s (%d of %d): %s", wait, tries, max_retries, error)
+        yield Wait(wait)
+
+
+def _backoff(error: WorkersAIError, tries: int) -> float | None:
+    """Seconds to wait before the next attempt, or None where none is worth it."""
+    if not error.retryable:
+        return None
+    if error.retry_after is not None:
+        return error.retry_after if error.retry_after <= _LONGEST_RETRY_AFTER else None
+    # Full jitter: clients that failed together must not come back together.
+    return random.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**tries))  # noqa: S311 - not a secret

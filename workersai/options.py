@@ -1,0 +1,167 @@
+"""What one call may ask for: each setting, its range and its meaning, written once for all three packages.
+
+The ranges are those of the published JSON Schema (the Prompt and the Messages form). A value of None leaves a setting
+to the service, or to the client's own settings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from workersai.catalog import DEFAULT_MODEL
+from workersai.errors import BadRequestError
+
+# The name goes into the URL's path as it stands, so nothing in it may mean something there.
+_MODEL_NAME = re.compile(r"@[\w-]+(/[\w-][\w.-]*)+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class _Between:
+    low: float
+    high: float
+
+    def __call__(self, value: float | None) -> float | None:
+        if value is not None and not self.low <= value <= self.high:
+            raise ValueError(f"must be between {self.low:g} and {self.high:.10g}")
+        return value
+
+
+def _checked_model(name: str) -> str:
+    if not _MODEL_NAME.fullmatch(name):
+        raise ValueError(f"must be a model's full name, which begins with @, as in {DEFAULT_MODEL!r}")
+    return name
+
+
+def _checked_positive(value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise ValueError("must be a number of seconds above 0")
+    return value
+
+
+def _checked_at_least_one(value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise ValueError("must be at least 1")
+    return value
+
+
+def _checked_stop(stop: str | Sequence[str] | None) -> list[str] | None:
+    if stop is None:
+        return None
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    if "" in stops:
+        raise ValueError("must not hold an empty string, which every text begins with")
+    return stops
+
+
+def checked_header_value(value: str | None) -> str | None:
+    """A value that may go into a request header: printable ASCII, so that it can't end the header and begin another."""
+    if value is not None and not (value.isascii() and value.isprintable() and value.strip()):
+        raise ValueError("must be printable ASCII, without line ends, and not empty")
+    return value
+
+
+_HeaderValue = Annotated[str | None, AfterValidator(checked_header_value)]
+
+
+class CallOptions(BaseModel):
+    """The settings of one call; each can be given to a client's method, to a model's constructor, or to one call."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, AfterValidator(_checked_model)] = DEFAULT_MODEL
+    """The model's full name, as in ``@cf/meta/llama-3.3-70b-instruct-fp8-fast`` (the default)."""
+
+    temperature: Annotated[float | None, AfterValidator(_Between(0, 5))] = None
+    """Randomness, 0 to 5; the service takes 0.6 where none is given."""
+
+    top_p: Annotated[float | None, AfterValidator(_Between(0.001, 1))] = None
+    """Share of the probability mass that is sampled from, 0.001 to 1."""
+
+    top_k: Annotated[int | None, AfterValidator(_Between(1, 50))] = None
+    """How many of the likeliest tokens are sampled from, 1 to 50."""
+
+    seed: Annotated[int | None, AfterValidator(_Between(1, 9_999_999_999))] = None
+    """Seed of the sampling, 1 to 9,999,999,999."""
+
+    repetition_penalty: Annotated[float | None, AfterValidator(_Between(0, 2))] = None
+    """Penalty for repeated tokens, 0 to 2."""
+
+    frequency_penalty: Annotated[float | None, AfterValidator(_Between(-2, 2))] = None
+    """Penalty by how often a token came already, -2 to 2."""
+
+    presence_penalty: Annotated[float | None, AfterValidator(_Between(-2, 2))] = None
+    """Penalty for a token that came already, -2 to 2."""
+
+    max_tokens: Annotated[int | None, AfterValidator(_checked_at_least_one)] = None
+    """Most tokens of the answer; the service takes 256 where none is given."""
+
+    stop: Annotated[str | Sequence[str] | None, AfterValidator(_checked_stop)] = None
+    """Strings that end the answer; applied here, not by the service. The text ends before the first of them."""
+
+    lora: Annotated[str | None, Field(min_length=1)] = None
+    """A finetune's id or name."""
+
+    raw: bool | None = None
+    """True: the service applies no chat template, and the prompt holds the model's own markup."""
+
+    gateway: _HeaderValue = None
+    """Id of the AI Gateway that the call goes through."""
+
+    session_affinity: _HeaderValue = None
+    """Calls of the same id reach the same model instance, so that its prefix cache is hit."""
+
+    reject_if_busy: bool | None = None
+    """True: fail at once with :class:`~workersai.errors.RateLimitError` where the service would queue the call."""
+
+    timeout: Annotated[float | None, AfterValidator(_checked_positive)] = None
+    """Seconds to wait for a connection, and between two pieces of the reply, at each attempt; 120 by default."""
+
+    max_retries: Annotated[int | None, Field(ge=0)] = None
+    """Further attempts after a failure that is worth one; 2 by default, 0 for none."""
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of a call: the fields of :class:`CallOptions`, for type checkers."""
+
+    model: str
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    repetition_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    max_tokens: int | None
+    stop: str | Sequence[str] | None
+    lora: str | None
+    raw: bool | None
+    gateway: str | None
+    session_affinity: str | None
+    reject_if_busy: bool | None
+    timeout: float | None
+    max_retries: int | None
+
+
+def call_options(given: Mapping[str, Any]) -> CallOptions:
+    """The checked options of a call.
+
+    Raises:
+        BadRequestError: a value is out of its range or of the wrong type, or there is no such option; it names each.
+    """
+    try:
+        return CallOptions.model_validate(given)
+    except ValidationError as error:
+        raise BadRequestError(" ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def _sentence(problem: Any) -> str:
+    name = ".".join(map(str, problem["loc"][:1]))
+    if problem["type"] == "extra_forbidden":
+        return f"{name} is no option of a call; there are: {', '.join(CallOptions.model_fields)}."
+    says = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {says}, got {problem['input']!r:.80}."

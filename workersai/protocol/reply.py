@@ -1,0 +1,222 @@
+"""A reply, in every shape it comes in -> a Completion, or the error that it tells of.
+
+The stream reads its events through the same functions (:func:`text_of`, :func:`usage_of`, :func:`error_of`), so that
+each quirk of a reply has one home.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pydantic_core import from_json
+
+from workersai.errors import ServerError, WorkersAIError, error_for
+from workersai.protocol.stop import before_stop
+from workersai.protocol.tool_calls import ToolCallAssembler
+from workersai.protocol.values import Completion, Usage
+
+
+@dataclass(frozen=True)
+class ReplyHead:
+    """What comes before a reply's body; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status promises an answer. A 200 can still tell of a failure (wire page, "Replies")."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - HTTP's success
+
+    @property
+    def request_id(self) -> str | None:
+        """The ``cf-ray``, by which Cloudflare's support finds the request."""
+        return self.headers.get("cf-ray")
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait by the ``Retry-After`` header, given in seconds or as a date."""
+        value = self.headers.get("retry-after", "").strip()
+        if value.isascii() and value.isdigit():
+            return float(value)
+        try:
+            # Measured from the reply's own Date: the two clocks need not agree.
+            wait = parsedate_to_datetime(value) - parsedate_to_datetime(self.headers.get("date", ""))
+        except (TypeError, ValueError):
+            return None
+        return max(0.0, wait.total_seconds())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the reader of a reply must know of its request."""
+
+    model: str
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completion:
+    """The answer in a whole reply.
+
+    Raises:
+        WorkersAIError: the failure that the reply tells of; :class:`ServerError` for one that can't be read.
+    """
+    result = _result(_payload(body, head), head)
+    choices = result.get("choices")
+    if choices is not None:
+        message, finish = _choice(choices, head)
+        text, wires = text_of(message.get("content")), message.get("tool_calls")
+    elif "response" in result or "tool_calls" in result:
+        text, wires, finish = text_of(result.get("response")), result.get("tool_calls"), None
+    else:
+        raise _unreadable("has neither an answer nor an error in it", head)
+    calls = ToolCallAssembler()
+    calls.add(wires or ())
+    tool_calls, invalid = calls.calls()
+    usage = usage_of(result.get("usage"))
+    text, stopped = before_stop(text, asked.stop)
+    finish = "stop" if stopped else finish
+    return Completion(
+        text=text,
+        tool_calls=tool_calls,
+        invalid_tool_calls=invalid,
+        usage=usage,
+        finish_reason=finish_reason_of(finish, called=bool(tool_calls or invalid), usage=usage, asked=asked),
+        model=asked.model,
+        request_id=head.request_id,
+    )
+
+
+def text_of(response: Any) -> str:
+    """The text in a ``response`` or ``content`` field.
+
+    It is null beside a tool call; an object in JSON Mode; a number or a boolean where the model's text was one.
+    """
+    if isinstance(response, str):
+        return response
+    return "" if response is None else json.dumps(response, ensure_ascii=False)
+
+
+def usage_of(usage: Any) -> Usage | None:
+    """The token counts, or None where there are none. The schema allows them to be fractional numbers."""
+    if not isinstance(usage, dict) or not usage:
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Usage(
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count(cached),
+    )
+
+
+def _count(number: Any) -> int:
+    return int(number) if isinstance(number, int | float) and number == number else 0  # noqa: PLR0124 - NaN
+
+
+def finish_reason_of(given: Any, *, called: bool, usage: Usage | None, asked: Asked) -> str:
+    """Why the answer ended. The native shape doesn't say, so it is told from what came (wire page, "Replies")."""
+    if called and given in (None, "stop"):
+        return "tool_calls"
+    if given:
+        return str(given)
+    return "length" if usage is not None and usage.completion_tokens >= asked.max_tokens else "stop"
+
+
+def error_of(payload: Any, head: ReplyHead) -> WorkersAIError | None:
+    """The failure that a payload or a stream's event tells of, or None where it tells of none."""
+    if not isinstance(payload, dict):
+        return None
+    entry: Any = payload.get("error")
+    errors = payload.get("errors")
+    if isinstance(errors, list) and errors:
+        entry = errors[0]
+    if not entry and payload.get("success") is not False:
+        return None
+    message, code = _message_and_code(entry)
+    return _told(message or "The service reported a failure and did not say which", head, code)
+
+
+def error_from_body(body: bytes, head: ReplyHead) -> WorkersAIError:
+    """The error in the body of a reply whose status is not 2xx."""
+    try:
+        payload = from_json(body)
+    except ValueError:
+        return _told(_sum_up(body, head), head, None)
+    return error_of(payload, head) or _told(f"The service answered {head.status} without a reason", head, None)
+
+
+def _payload(body: bytes, head: ReplyHead) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:
+        raise _told(_sum_up(body, head), head, None) from None
+
+
+def _result(payload: Any, head: ReplyHead) -> dict[str, Any]:
+    """The result inside the envelope; the Worker binding's route sends it bare (wire page)."""
+    error = error_of(payload, head)
+    if error is not None:
+        raise error
+    if isinstance(payload, dict):
+        result = payload.get("result", payload)
+        if isinstance(result, dict):
+            return result
+    raise _unreadable("is not of a known shape", head)
+
+
+def _choice(choices: Any, head: ReplyHead) -> tuple[dict[str, Any], Any]:
+    """Message and finish reason where a route answers with OpenAI's whole shape as the result."""
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, dict) else None
+    if not isinstance(first, dict) or not isinstance(message, dict):
+        raise _unreadable("has no message in its choices", head)
+    return message, first.get("finish_reason")
+
+
+def _message_and_code(entry: Any) -> tuple[str, int | None]:
+    if not isinstance(entry, dict):
+        return ("" if entry is None else str(entry)), None
+    message, code = str(entry.get("message") or ""), entry.get("code")
+    if isinstance(code, int):
+        return message, code
+    # {"message": "4006: you have used up ...", "code": "internal_error"}: the number in front is the code.
+    number = re.match(r"(\d{4,5}): ", message)
+    return message, int(number[1]) if number else None
+
+
+def _told(message: str, head: ReplyHead, code: int | None) -> WorkersAIError:
+    return error_for(
+        message,
+        status_code=head.status,
+        code=code,
+        request_id=head.request_id,
+        retry_after=head.retry_after,
+    )
+
+
+def _unreadable(what: str, head: ReplyHead) -> ServerError:
+    return ServerError(
+        f"The reply {what}. If it comes again, please report it with the request id.",
+        status_code=head.status,
+        request_id=head.request_id,
+        retryable=False,
+    )
+
+
+def _sum_up(body: bytes, head: ReplyHead) -> str:
+    """One line about a body that is not JSON: the edge in front of the service answers with HTML pages."""
+    text = body[:20_000].decode(errors="replace").strip()
+    if not text:
+        return f"The service answered {head.status} with an empty body, where JSON was expected"
+    title = re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE)
+    if title or text.startswith("<"):
+        named = f" titled {' '.join(title[1].split())[:100]!r}" if title else ""
+        return f"The service answered {head.status} with an HTML page{named}, where JSON was expected"
+    return f"The service answered {head.status} with text that is not JSON: {text.splitlines()[0][:100]!r}"

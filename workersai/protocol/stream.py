@@ -1,0 +1,213 @@
+"""Events -> Deltas: the text, the pieces of tool calls, and at the end the usage and the finish.
+
+A :class:`StreamReader` is fed bytes and does no I/O. It notices what a stream can end in: ``[DONE]``, a finish reason,
+a failure told in an event, a stop string of ours, or nothing at all, which is a cut-off.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from pydantic_core import from_json
+
+from workersai.errors import ServerError, StreamInterruptedError, WorkersAIError
+from workersai.protocol.reply import (
+    Asked,
+    ReplyHead,
+    completion_from_body,
+    error_of,
+    finish_reason_of,
+    text_of,
+    usage_of,
+)
+from workersai.protocol.sse import SSEDecoder
+from workersai.protocol.stop import StopFilter
+from workersai.protocol.tool_calls import ToolCallAssembler
+from workersai.protocol.values import Completion, Delta, ToolCallDelta, Usage
+
+_DONE = b"[DONE]"
+
+
+class StreamReader:
+    """The state of one stream.
+
+    Feed it while :attr:`ended` is False and bytes come, then close it: ``close`` gives the last delta, or raises.
+    Where the bytes are cut makes no difference to the deltas' text taken together, nor to anything else in them.
+    """
+
+    def __init__(self, head: ReplyHead, asked: Asked) -> None:
+        self._head = head
+        self._asked = asked
+        self._events = SSEDecoder()
+        self._whole: bytearray | None = None  # the body, where a JSON reply came in place of a stream
+        self._sniffed = b""
+        self._sniffing = True
+        self._stop = StopFilter(asked.stop)
+        self._calls = ToolCallAssembler()
+        self._text: list[str] = []
+        self._usage: Usage | None = None
+        self._finish: Any = None
+        self._done = False
+        self._failure: WorkersAIError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing that may still come matters: a failure was told, or a stop string was reached."""
+        return self._failure is not None or self._stop.hit
+
+    def feed(self, data: bytes) -> list[Delta]:
+        """The deltas that ``data`` completes. A failure found in it shows in ``ended``, and ``close`` raises it."""
+        if self._sniffing:
+            data = self._sniff(data)
+        if self._whole is not None:
+            self._whole += data
+            return []
+        return self._read(self._events.feed(data))
+
+    def close(self) -> list[Delta]:
+        """The last deltas, once no more bytes come: held-back text, then one with the usage and the finish.
+
+        Raises:
+            StreamInterruptedError: the stream was cut off (wire page, "Streams"); ``partial`` has what came.
+            WorkersAIError: the failure that the stream told of, with its ``partial``.
+        """
+        if self._whole is not None:
+            return deltas_of(completion_from_body(bytes(self._whole), self._head, self._asked))
+        last = [] if self.ended else self._read(self._events.close(), at_end=True)
+        self._release(last)
+        if self._failure is not None:
+            raise self._failure
+        if not (self._stop.hit or self._done or self._finish is not None):
+            raise self.interruption()
+        return [*last, _last_delta(self._completion())]
+
+    def partial(self) -> Completion:
+        """What has arrived so far."""
+        calls, invalid = self._calls.calls()
+        return Completion(
+            text="".join(self._text),
+            tool_calls=calls,
+            invalid_tool_calls=invalid,
+            usage=self._usage,
+            model=self._asked.model,
+            request_id=self._head.request_id,
+        )
+
+    def interruption(self) -> StreamInterruptedError:
+        """The error for a stream that ended too early, with what has arrived."""
+        return StreamInterruptedError(
+            "The stream was cut off before the answer was complete; the error's `partial` has what arrived.",
+            status_code=self._head.status,
+            request_id=self._head.request_id,
+            partial=self.partial(),
+        )
+
+    def _sniff(self, data: bytes) -> bytes:
+        """Asked for a stream, a route may answer with the whole reply at once, and labels can't be relied on.
+
+        No line of a stream begins with a brace; a JSON reply does, and an HTML page with ``<``.
+        """
+        data = self._sniffed + data
+        first = data.lstrip()[:1]
+        self._sniffed = b"" if first else data
+        self._sniffing = not first
+        if first in (b"{", b"[", b"<"):
+            self._whole = bytearray()
+        return data if first else b""
+
+    def _read(self, events: list[bytes], *, at_end: bool = False) -> list[Delta]:
+        deltas: list[Delta] = []
+        for event in events:
+            if self.ended or self._done:
+                break
+            try:
+                self._event(event, deltas)
+            except WorkersAIError as failure:
+                self._fail(failure, deltas)
+            except ValueError:
+                if not at_end:  # at the end it is an event that the cut left incomplete, and close() says so
+                    self._fail(self._garbage(event), deltas)
+        return deltas
+
+    def _event(self, event: bytes, deltas: list[Delta]) -> None:
+        if event == _DONE:
+            self._done = True
+            return
+        payload = from_json(event)
+        failure = error_of(payload, self._head)
+        if failure is not None:
+            raise failure
+        if not isinstance(payload, dict):
+            raise self._garbage(event)
+        usage = payload.get("usage")
+        if usage:
+            self._usage = usage_of(usage)  # cumulative where it comes more than once: the last one stands
+        choices = payload.get("choices")
+        if choices:
+            payload = self._choice(choices, event)
+        self._piece(payload, deltas)
+
+    def _choice(self, choices: Any, event: bytes) -> dict[str, Any]:
+        """The part of an OpenAI-shaped event that holds what a native event holds at its top."""
+        choice = choices[0] if isinstance(choices, list) else None
+        if not isinstance(choice, dict):
+            raise self._garbage(event)
+        self._finish = choice.get("finish_reason") or self._finish
+        return choice.get("delta") or {}
+
+    def _piece(self, piece: dict[str, Any], deltas: list[Delta]) -> None:
+        """Takes the text and the calls of one event; a native event's ``p`` is padding, and is left behind."""
+        text = self._stop.feed(text_of(piece.get("response") if "response" in piece else piece.get("content")))
+        if text:
+            self._text.append(text)
+            deltas.append(Delta(text=text))
+        wires = piece.get("tool_calls")
+        if wires:
+            deltas.extend(Delta(tool_call=call) for call in self._calls.add(wires))
+
+    def _release(self, deltas: list[Delta]) -> None:
+        """Lets go of text that was held back as the possible beginning of a stop string."""
+        held = self._stop.flush()
+        if held:
+            self._text.append(held)
+            deltas.append(Delta(text=held))
+
+    def _fail(self, failure: WorkersAIError, deltas: list[Delta]) -> None:
+        self._release(deltas)
+        failure.partial = self.partial()
+        self._failure = failure
+
+    def _garbage(self, event: bytes) -> ServerError:
+        shown = event[:100].decode(errors="replace")
+        return ServerError(
+            f"The stream holds an event that can't be read: {shown!r}.",
+            status_code=self._head.status,
+            request_id=self._head.request_id,
+            retryable=False,
+        )
+
+    def _completion(self) -> Completion:
+        arrived = self.partial()
+        called = bool(arrived.tool_calls or arrived.invalid_tool_calls)
+        given = "stop" if self._stop.hit else self._finish
+        finish = finish_reason_of(given, called=called, usage=self._usage, asked=self._asked)
+        return replace(arrived, finish_reason=finish)
+
+
+def deltas_of(completion: Completion) -> list[Delta]:
+    """A whole answer as the deltas of a stream: its text, its calls, and the end."""
+    calls = [
+        *((call.id, call.name, json.dumps(call.arguments, ensure_ascii=False)) for call in completion.tool_calls),
+        *((call.id, call.name, call.arguments) for call in completion.invalid_tool_calls),
+    ]
+    return [
+        *([Delta(text=completion.text)] if completion.text else []),
+        *(Delta(tool_call=ToolCallDelta(index, *call)) for index, call in enumerate(calls)),
+        _last_delta(completion),
+    ]
+
+
+def _last_delta(completion: Completion) -> Delta:
+    return Delta(usage=completion.usage, finish_reason=completion.finish_reason, completion=completion)

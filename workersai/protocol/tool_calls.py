@@ -1,0 +1,117 @@
+"""A tool call on the wire -> a ToolCall. The one place that reads them, for whole replies and streams alike.
+
+The service sends calls in three shapes (wire page, "Replies" and "Streams"), and a streamed call in pieces. Here each
+shape becomes a :class:`ToolCallDelta`, and deltas become calls: a whole call is a call in one piece.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import from_json
+
+from workersai.errors import ServerError
+from workersai.protocol.values import InvalidToolCall, ToolCall, ToolCallDelta
+
+
+def new_call_id() -> str:
+    """An id for a call that came without one: native replies have none, and both frameworks need one."""
+    return f"call_{uuid.uuid4().hex}"
+
+
+@dataclass
+class _Growing:
+    id: str
+    wire_id: str | None
+    name: str
+    arguments: list[str] = field(default_factory=list)
+
+
+class ToolCallAssembler:
+    """Collects the calls of one answer, whole or in pieces, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self._calls: list[_Growing] = []
+        self._by_index: dict[int, int] = {}  # the wire's index -> the place in self._calls
+
+    def add(self, wires: Sequence[Any]) -> list[ToolCallDelta]:
+        """Takes the entries of one ``tool_calls`` array; gives what each added, with an index of our own.
+
+        Raises:
+            ServerError: if an entry is not an object.
+        """
+        deltas = (self._add(wire) for wire in wires)
+        return [delta for delta in deltas if delta is not None]
+
+    def calls(self) -> tuple[tuple[ToolCall, ...], tuple[InvalidToolCall, ...]]:
+        """The calls as they stand: those whose arguments are an object, and those whose are not."""
+        finished = [_finish(call) for call in self._calls]
+        return (
+            tuple(call for call in finished if isinstance(call, ToolCall)),
+            tuple(call for call in finished if isinstance(call, InvalidToolCall)),
+        )
+
+    def _add(self, wire: Any) -> ToolCallDelta | None:
+        if not isinstance(wire, dict):
+            raise ServerError(f"A tool call in the reply is not an object: {wire!r:.100}.", retryable=False)
+        name, arguments = _name_and_arguments(wire)
+        wire_id = wire.get("id") or None
+        if not (name or arguments or wire_id):
+            return None  # the finaliser of a streamed call: its id, type and name are all null
+        place = self._place(wire.get("index"), wire_id, name)
+        if place is not None:
+            self._calls[place].arguments.append(arguments)
+            return ToolCallDelta(index=place, id=None, name=None, arguments=arguments)
+        return self._begin(wire.get("index"), wire_id, name, arguments)
+
+    def _begin(self, index: Any, wire_id: str | None, name: str, arguments: str) -> ToolCallDelta:
+        call = _Growing(id=wire_id or new_call_id(), wire_id=wire_id, name=name, arguments=[arguments])
+        self._calls.append(call)
+        place = len(self._calls) - 1
+        if isinstance(index, int):
+            self._by_index[index] = place
+        return ToolCallDelta(index=place, id=call.id, name=name or None, arguments=arguments)
+
+    def _place(self, index: Any, wire_id: str | None, name: str) -> int | None:
+        """Which call a piece goes on with, or None where it begins another."""
+        if not isinstance(index, int):
+            # A native call has no index and comes whole, with its name; what has neither goes on with the last.
+            return None if name or not self._calls else len(self._calls) - 1
+        place = self._by_index.get(index)
+        if place is not None and wire_id is not None and wire_id != self._calls[place].wire_id:
+            return None  # another id under an index that was used: another call
+        return place
+
+
+def _name_and_arguments(wire: dict[str, Any]) -> tuple[str, str]:
+    """Name and arguments of a native call, or of one in OpenAI's shape; arguments as JSON text, or a piece of it."""
+    function = wire.get("function")
+    call = function if isinstance(function, dict) else wire
+    arguments = call.get("arguments")
+    if arguments is None:
+        arguments = ""
+    elif not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return str(call.get("name") or ""), arguments
+
+
+def _finish(call: _Growing) -> ToolCall | InvalidToolCall:
+    text = "".join(call.arguments)
+    error = "The call has no name." if not call.name else ""
+    arguments: Any = {}
+    if text.strip():  # a function without parameters is called with "" on some routes
+        try:
+            arguments = from_json(text)
+        except ValueError as problem:
+            error = error or f"The arguments are not JSON: {problem}."
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, dict):
+        error = error or "The arguments are not a JSON object."
+    if error:
+        return InvalidToolCall(id=call.id, name=call.name, arguments=text, error=error)
+    return ToolCall(id=call.id, name=call.name, arguments=arguments)

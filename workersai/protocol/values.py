@@ -1,0 +1,106 @@
+"""The values that travel: what is asked, and what comes back, in the field's terms and free of any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+"""The roles that the service knows (wire page, "Requests")."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model asks for: ``arguments`` are parsed, ``id`` is the service's or made here."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class InvalidToolCall:
+    """A call whose arguments are not a JSON object: handed over as text, with what is wrong with them."""
+
+    id: str
+    name: str
+    arguments: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; the text of a turn is a string, never null and never a list."""
+
+    role: Role
+    content: str
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model may call; ``parameters`` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one call, as the service counted them; ``cached_tokens`` are those of the prompt served from cache."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A whole answer.
+
+    ``text`` is what the model wrote; in JSON Mode it is the object as JSON text. ``finish_reason`` is one of
+    ``"stop"``, ``"length"`` and ``"tool_calls"``, or another word that the service sent. ``request_id`` is the
+    ``cf-ray`` of the reply. ``usage`` is None where the service sent none.
+    """
+
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    invalid_tool_calls: tuple[InvalidToolCall, ...] = ()
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    model: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ToolCallDelta:
+    """A piece of a streamed call. Pieces of one ``index`` belong together; ``id`` and ``name`` come once, first."""
+
+    index: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of a streamed answer: text, or a piece of a call.
+
+    The last one alone has a ``finish_reason``, the ``usage`` where the service told it, and the whole ``completion``.
+    """
+
+    text: str = ""
+    tool_call: ToolCallDelta | None = None
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    completion: Completion | None = None

@@ -1,0 +1,108 @@
+"""Who calls what: the account, the token and the base URL, read from the environment once and checked once."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from workersai.errors import ConfigurationError
+
+DEFAULT_BASE_URL = "https://api.cloudflare.com/client/v4"
+DEFAULT_TIMEOUT = 120.0
+DEFAULT_MAX_RETRIES = 2
+
+# Cloudflare's own SDK and CLI use the first names, the older LangChain package the others (wire page, "Requests").
+ACCOUNT_VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CF_ACCOUNT_ID")
+TOKEN_VARIABLES = ("CLOUDFLARE_API_TOKEN", "CF_AI_API_TOKEN")
+BASE_URL_VARIABLES = ("CLOUDFLARE_BASE_URL",)
+
+
+@dataclass(frozen=True, init=False)
+class Settings:
+    """The account that calls, and where.
+
+    Args:
+        account_id: Default: ``CLOUDFLARE_ACCOUNT_ID``, then ``CF_ACCOUNT_ID``.
+        api_token: Default: ``CLOUDFLARE_API_TOKEN``, then ``CF_AI_API_TOKEN``.
+        base_url: Default: ``CLOUDFLARE_BASE_URL``, then Cloudflare's. It must be https, unless its host is loopback.
+
+    Raises:
+        ConfigurationError: one is missing, or can't be right.
+    """
+
+    account_id: str
+    api_token: SecretStr
+    base_url: str
+
+    def __init__(
+        self,
+        *,
+        account_id: str | None = None,
+        api_token: str | SecretStr | None = None,
+        base_url: str | None = None,
+    ) -> None:
+        token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
+        # A frozen dataclass is set up this way; nothing changes it later.
+        for name, value in (
+            ("account_id", _checked_account(_first(account_id, ACCOUNT_VARIABLES))),
+            ("api_token", SecretStr(_checked_token(_first(token, TOKEN_VARIABLES)))),
+            ("base_url", _checked_base_url(_first(base_url, BASE_URL_VARIABLES) or DEFAULT_BASE_URL)),
+        ):
+            object.__setattr__(self, name, value)
+
+
+def _first(argument: str | None, variables: tuple[str, ...]) -> str:
+    candidates = (argument, *(os.environ.get(name) for name in variables))
+    return next((value.strip() for value in candidates if value and value.strip()), "")
+
+
+def _checked_account(account_id: str) -> str:
+    if not account_id:
+        raise ConfigurationError(
+            f"There is no account id: pass account_id, or set {' or '.join(ACCOUNT_VARIABLES)}. It is the hexadecimal "
+            "number in the address of your Cloudflare dashboard (dash.cloudflare.com/<account id>)."
+        )
+    if not re.fullmatch(r"[\w-]+", account_id, re.ASCII):
+        raise ConfigurationError("account_id may hold only letters, digits, - and _.")
+    return account_id
+
+
+def _checked_token(token: str) -> str:
+    if not token:
+        raise ConfigurationError(
+            f"There is no API token: pass api_token, or set {' or '.join(TOKEN_VARIABLES)}. Make one that may use "
+            "Workers AI at https://dash.cloudflare.com/profile/api-tokens."
+        )
+    if not re.fullmatch(r"[!-~]+", token):
+        # The token itself is not shown: an error message ends up in logs.
+        raise ConfigurationError("api_token holds a space, a control character or one outside ASCII.")
+    return token
+
+
+def _checked_base_url(base_url: str) -> str:
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"base_url {base_url!r} is not a URL: {error}.") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError(f"base_url {base_url!r} needs a scheme and a host, as in {DEFAULT_BASE_URL}.")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ConfigurationError("base_url may not hold a user name, a query or a fragment.")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigurationError(f"base_url {base_url!r} must be https: the token would travel in the clear.")
+    return base_url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

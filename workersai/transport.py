@@ -1,0 +1,43 @@
+"""Between httpx and the flows: what the two clients do alike. No httpx error passes this module."""
+
+from __future__ import annotations
+
+import httpx
+
+from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
+from workersai.protocol.reply import ReplyHead
+from workersai.protocol.request import Request
+from workersai.settings import DEFAULT_TIMEOUT
+
+_LONGEST_CONNECT = 10.0  # seconds; a host that is there accepts a connection sooner
+
+
+def timeouts(seconds: float = DEFAULT_TIMEOUT) -> httpx.Timeout:
+    """The timeouts of an attempt: for connecting, and for each wait for the next bytes."""
+    return httpx.Timeout(seconds, connect=min(seconds, _LONGEST_CONNECT))
+
+
+def build(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
+    """The request as httpx sends it; where it has no timeout, the pool's holds, which may be the caller's own."""
+    given = {} if request.timeout is None else {"timeout": timeouts(request.timeout).as_dict()}
+    return http.build_request(
+        "POST", request.url, headers=dict(request.headers), content=request.content, extensions=given
+    )
+
+
+def head_of(response: httpx.Response) -> ReplyHead:
+    """Status and headers of a response; httpx's headers are found in any case."""
+    return ReplyHead(status=response.status_code, headers=response.headers)
+
+
+def error_from_httpx(error: httpx.HTTPError) -> WorkersAIError:
+    """The error for a request that got no reply, or not the whole of one."""
+    host = error.request.url.netloc.decode()
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError | httpx.ProxyError):
+        return APIConnectionError(
+            f"Could not connect to {host} ({what}). Check the network, a proxy's setting, and the base URL."
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return APITimeoutError(f"{host} did not answer in time ({what}). Try again, or raise timeout.")
+    return APIConnectionError(f"The connection to {host} failed ({what}). Try again.")
