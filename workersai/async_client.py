@@ -17,7 +17,7 @@ from workersai.flows import Emit, Finished, Flow, Receive, ReceiveAll, Send, Ste
 from workersai.options import Options
 from workersai.protocol.request import Input
 from workersai.protocol.values import Completion, Delta
-from workersai.transport import build, error_from_httpx, head_of, timeouts
+from workersai.transport import build, error_from_httpx, head_of, timeouts, tls
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ class _Pools:
         if loop not in self._by_loop:
             for gone in [known for known in self._by_loop if known.is_closed()]:
                 del self._by_loop[gone]
-            http = httpx.AsyncClient(timeout=timeouts())
+            http = httpx.AsyncClient(timeout=timeouts(), verify=tls())
             keeper = _keep_open(http)
             self._by_loop[loop] = http, keeper
             await anext(keeper)

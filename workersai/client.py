@@ -18,7 +18,7 @@ from workersai.flows import Emit, Finished, Flow, Receive, ReceiveAll, Send, Ste
 from workersai.options import Options
 from workersai.protocol.request import Input
 from workersai.protocol.values import Completion, Delta
-from workersai.transport import build, error_from_httpx, head_of, timeouts
+from workersai.transport import build, error_from_httpx, head_of, timeouts, tls
 
 T = TypeVar("T")
 
@@ -34,8 +34,8 @@ class Client(BaseClient[httpx.Client]):
         http_client: An ``httpx.Client`` of your own, for a proxy, a certificate or a transport; closing it is yours.
         **defaults: Options for each call that doesn't give its own; see :class:`~workersai.CallOptions`.
 
-    It holds one connection pool, made on first use and closed by ``close`` or by the end of a ``with`` block, or with
-    the client itself. Proxy settings in the environment are honoured, as httpx does it.
+    It holds one connection pool, made on first use and closed by ``close``, by the end of a ``with`` block, or
+    with the client itself. Proxy settings in the environment are honoured, as httpx does it.
 
     Raises:
         ConfigurationError: the account or the token is missing, or the base URL can't be right.
@@ -105,7 +105,7 @@ class Client(BaseClient[httpx.Client]):
             return self._given_http_client
         with _POOL_LOCK:
             if self._http is None:
-                self._http = httpx.Client(timeout=timeouts())
+                self._http = httpx.Client(timeout=timeouts(), verify=tls())
                 # A client that nobody closes closes its pool when it is collected, or when the program ends.
                 weakref.finalize(self, self._http.close)
             return self._http

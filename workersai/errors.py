@@ -29,7 +29,7 @@ class WorkersAIError(Exception):
 
     default_retryable = False
 
-    def __init__(  # noqa: PLR0913 - an error carries what the reply carried
+    def __init__(
         self,
         message: str,
         *,
@@ -156,7 +156,7 @@ class _Row(NamedTuple):
 
 
 _CREDENTIALS = (
-    "Check CLOUDFLARE_API_CREDENTIALS: it needs the Workers AI permission (dash.cloudflare.com/profile/api-tokens)."
+    "Check CLOUDFLARE_API_TOKEN: it needs the Workers AI permission (dash.cloudflare.com/profile/api-tokens)."
 )
 _WINDOW = "Shorten the prompt, or ask for fewer tokens with max_tokens."
 _TOMORROW = "Wait for the next day (UTC), or move the account to the Workers Paid plan."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+from functools import cache
+
 import httpx
 
 from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
@@ -15,6 +18,12 @@ _LONGEST_CONNECT = 10.0  # seconds; a host that is there accepts a connection so
 def timeouts(seconds: float = DEFAULT_TIMEOUT) -> httpx.Timeout:
     """The timeouts of an attempt: for connecting, and for each wait for the next bytes."""
     return httpx.Timeout(seconds, connect=min(seconds, _LONGEST_CONNECT))
+
+
+@cache
+def tls() -> ssl.SSLContext:
+    """The TLS context of all pools of this process: reading the certificates takes tens of milliseconds."""
+    return httpx.create_ssl_context()
 
 
 def build(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:

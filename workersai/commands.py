@@ -1,0 +1,60 @@
+"""The commands of ``workersai``."""
+
+# No postponed annotations here: Typer reads them at run time.
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workersai._version import __version__
+
+app = typer.Typer(help="Cloudflare Workers AI from Python.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False
+) -> None:
+    """Cloudflare Workers AI from Python."""
+    if version:
+        typer.echo(f"workersai {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", min=0, max=65535)] = 8787,
+    model: Annotated[Path | None, typer.Option(help="A GGUF file to run in place of SmolLM2-135M-Instruct.")] = None,
+    token: Annotated[str, typer.Option(help="The one token that it accepts.")] = "local-token",  # noqa: S107
+    account: Annotated[str, typer.Option(help="The one account that it serves.")] = "local-account",
+) -> None:
+    """Serve Workers AI's wire on this machine, with a small real model behind it, until Ctrl-C."""
+    try:
+        from workersai.local import LocalServer  # noqa: PLC0415 - a server and a model
+        from workersai.local.engine import EngineError  # noqa: PLC0415
+    except ImportError as error:
+        sys.exit(str(error))
+    if host not in _LOOPBACK:
+        typer.echo(f"Warning: other machines can reach {host}, over plain HTTP.", err=True)
+    server = LocalServer(host=host, port=port, model_path=model, api_token=token, account_id=account)
+    try:
+        server.start()
+    except (EngineError, ImportError) as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"Can't listen on {host}:{port}: {error.strerror or error}. Choose another --port.")
+    typer.echo(f"Serving {server.engine.name}; Ctrl-C stops it. To use it, in another terminal:\n")
+    for name, value in server.environment.items():
+        typer.echo(f"export {name}={value}")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        typer.echo("\nStopped.")
+    finally:
+        server.close()

