@@ -77,7 +77,10 @@ def _text(message: BaseMessage, where: str) -> str:
     for block in message.content:
         kind = "text" if isinstance(block, str) else block.get("type")
         if kind == "text":
-            texts.append(block if isinstance(block, str) else block["text"])
+            text = block if isinstance(block, str) else block.get("text")
+            if not isinstance(text, str):
+                raise BadRequestError(f"{where} holds a text block without its text.")
+            texts.append(text)
         elif not (kind in _NOT_SAID and isinstance(message, AIMessage)):
             raise BadRequestError(f"{where} holds a block of type {kind!r}: this model takes text only.")
     return "\n".join(texts)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Self
 
 from workersai.async_client import AsyncClient
@@ -16,7 +16,7 @@ from workersai.options import CallOptions
 from workersai.settings import Settings
 
 _OPTIONS = tuple(CallOptions.model_fields)
-_OF_THE_ACCOUNT = ("account_id", "api_token", "base_url", "http_client", "http_async_client")
+_OF_THE_ACCOUNT = ("account_id", "api_token", "api_key", "base_url", "http_client", "http_async_client")
 
 
 class ConnectedModel(CallOptions):
@@ -31,8 +31,13 @@ class ConnectedModel(CallOptions):
     account_id: str | None = None
     """Cloudflare account; default ``CLOUDFLARE_ACCOUNT_ID``, then ``CF_ACCOUNT_ID``."""
 
-    api_token: SecretStr | None = Field(default=None, exclude=True)
-    """Token that may use Workers AI; default ``CLOUDFLARE_API_TOKEN``, then ``CF_AI_API_TOKEN``."""
+    api_token: SecretStr | str | None = Field(
+        default=None, exclude=True, validation_alias=AliasChoices("api_token", "api_key")
+    )
+    """Token that may use Workers AI; default ``CLOUDFLARE_API_TOKEN``, then ``CF_AI_API_TOKEN``.
+
+    It is kept as a ``SecretStr``. Code that makes models of any provider may call it ``api_key``.
+    """
 
     base_url: str | None = None
     """Where the service is; default ``CLOUDFLARE_BASE_URL``, then Cloudflare's API."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -16,13 +17,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from workersai.catalog import CATALOG
 from workersai.local.catalogue import search_models
-from workersai.local.engine import Engine, EngineError, GenerationRequest
+from workersai.local.engine import Engine, GenerationRequest
 from workersai.local.exchange import Desk, Exchange
 from workersai.local.openai import OpenAIDialect, openai_error, request_from_openai
 from workersai.local.reading import request_from_body
 from workersai.local.records import RequestLog, RequestRecord
-from workersai.local.validation import body_from_json, check_run_body
+from workersai.local.validation import Json, body_from_json, check_run_body
 from workersai.local.wire import (
+    UNEXPECTED,
     NativeDialect,
     WireError,
     bad_input,
@@ -32,10 +34,14 @@ from workersai.local.wire import (
     wire_error_from,
 )
 
+logger = logging.getLogger("workersai.local")
+
 BASE_PATH = "/client/v4"
 
 _ACCOUNT = BASE_PATH + "/accounts/{account_id}/ai"
 _TWIN = "/ai/v1/"
+# The limit that the service names for a batch, the largest of its requests.
+_MOST_BYTES = 10_000_000
 _RECORD, _CONTENT = "workersai.record", "workersai.content"
 
 
@@ -61,7 +67,7 @@ class LocalApp:
                 Route(_ACCOUNT + "/v1/chat/completions", self._chat, methods=["POST"]),
                 Route(_ACCOUNT + "/models/search", self._search, methods=["GET"]),
             ],
-            exception_handlers={WireError: _refused, EngineError: _refused, HTTPException: _no_route},
+            exception_handlers={WireError: _refused, HTTPException: _no_route, Exception: _refused},
         )
         # A path that is nearly right is an error to learn of, not to be redirected from.
         self._routes.router.redirect_slashes = False
@@ -70,7 +76,7 @@ class LocalApp:
         """Reads the request, records it, and answers."""
         request = Request(scope, receive)
         with suppress(ClientDisconnect):  # it left before it had asked anything
-            content = await request.body()
+            content = await _content(request)
             record = RequestRecord(request, _parsed(content))
             self._log.add(record)
             scope[_RECORD], scope[_CONTENT] = record, content
@@ -81,7 +87,7 @@ class LocalApp:
         model = _known(request.path_params["model"])
         if request.query_params.get("queueRequest") == "true":
             raise bad_input("Async Batch is not served locally yet")
-        body = body_from_json(request.scope[_CONTENT])
+        body = _body(request)
         check_run_body(body)
         affine = _names_a_session(request)
         wanted = request_from_body(body, model=model, session_affinity=affine)
@@ -92,7 +98,7 @@ class LocalApp:
 
     async def _chat(self, request: Request) -> Response:
         self._admit(request)
-        body = body_from_json(request.scope[_CONTENT])
+        body = _body(request)
         model = _known(str(body.get("model", "")))
         affine = _names_a_session(request)
         chat = request_from_openai(body, session_affinity=affine)
@@ -150,9 +156,29 @@ class _ReplyWatch:
         self._complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
 
-def _parsed(content: bytes) -> Any:
+async def _content(request: Request) -> bytes | None:
+    """The body, or None for one that is too large: that is read to its end, so that the refusal is, and not kept."""
+    chunks: list[bytes] | None = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > _MOST_BYTES:
+            chunks = None
+        if chunks is not None:
+            chunks.append(chunk)
+    return None if chunks is None else b"".join(chunks)
+
+
+def _body(request: Request) -> Json:
+    content = request.scope[_CONTENT]
+    if content is None:
+        raise WireError(413, 3006, f"AiError: Request is too large: {_MOST_BYTES} bytes at the most")
+    return body_from_json(content)
+
+
+def _parsed(content: bytes | None) -> Any:
     try:
-        return body_from_json(content)
+        return body_from_json(content or b"")
     except WireError:
         return None
 
@@ -173,11 +199,13 @@ def _json(status: int, body: Any) -> Response:
 
 def _refused(request: Request, error: Exception) -> Response:
     told = wire_error_from(error)
-    twin = _TWIN in request.url.path
+    if told.code == UNEXPECTED:
+        logger.error("The server failed.", exc_info=error)
+    twin = _TWIN in request.scope["path"]
     return _json(told.status, openai_error(told) if twin else error_envelope(told))
 
 
 def _no_route(request: Request, error: Exception) -> Response:
     del error  # an unknown path or a wrong method: to the API both are no route
-    path = request.url.path.removeprefix(BASE_PATH)
+    path = request.scope["path"].removeprefix(BASE_PATH)
     return _json(404, error_envelope(WireError(404, 7003, f"Could not route to {request.method} {path}")))

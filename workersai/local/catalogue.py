@@ -11,6 +11,7 @@ from workersai.local.wire import bad_input, envelope
 
 _TASK = "Text Generation"
 _PER_PAGE = 20
+_MOST_DIGITS = 9
 
 
 def search_models(query: Mapping[str, str]) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def search_models(query: Mapping[str, str]) -> dict[str, Any]:
 
 def _positive(query: Mapping[str, str], name: str, default: int) -> int:
     value = query.get(name, str(default))
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
+    if not value.isascii() or not value.isdigit() or len(value) > _MOST_DIGITS or int(value) < 1:
         raise bad_input(f"'/{name}' must be >= 1")
     return int(value)
 

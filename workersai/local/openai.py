@@ -145,7 +145,7 @@ def _run_body(body: Json) -> Json:
     if "max_completion_tokens" in body:
         run_body["max_tokens"] = body["max_completion_tokens"]
     wanted = _response_format(body.get("response_format"))
-    if wanted:
+    if wanted is not None:
         run_body["response_format"] = wanted
     return {**run_body, "messages": [_message(message) for message in messages]}
 
@@ -169,7 +169,9 @@ def _content(content: Any) -> Any:
 
 def _response_format(wanted: Any) -> Any:
     """Without OpenAI's envelope around the schema, which ``/run`` does not know."""
-    if not isinstance(wanted, dict) or wanted.get("type") == "text":
+    if not isinstance(wanted, dict):
+        return wanted
+    if wanted.get("type") == "text":
         return None
     envelope = wanted.get("json_schema")
     if isinstance(envelope, dict) and "schema" in envelope:

@@ -26,7 +26,7 @@ class RequestRecord:
 
     def __init__(self, request: Request, body: Any) -> None:
         self.method = request.method
-        self.path = request.url.path
+        self.path: str = request.scope["path"]
         self.query = dict(request.query_params)
         self.headers = {name: "***" if name == "authorization" else value for name, value in request.headers.items()}
         self.body = body

@@ -213,16 +213,20 @@ def _words(text: str) -> list[str]:
 
 
 def _until_stop(pieces: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
-    """The pieces up to the first stop string, which may lie across several of them."""
-    remaining = list(pieces)
-    text = "".join(remaining)
-    room = min((text.find(stop) for stop in stops if stop in text), default=len(text))
-    for piece in remaining:
-        kept, room = piece[:room], room - len(piece)
-        if kept:
-            yield kept
-        if room <= 0:
+    """The text up to the first stop string, which may lie across several pieces; they may be endless."""
+    longest = max(map(len, stops))
+    held = ""
+    for piece in pieces:
+        held += piece
+        found = [held.find(stop) for stop in stops if stop in held]
+        ready = min(found, default=max(0, len(held) - longest + 1))
+        if ready:
+            yield held[:ready]
+        if found:
             return
+        held = held[ready:]
+    if held:
+        yield held
 
 
 def _wire_error_of(refusal: Refusal) -> WireError:

@@ -16,7 +16,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
-from workersai.local.wire import WireError, bad_input
+from workersai.local.wire import WireError, bad_input, strict_json
 
 Json = dict[str, Any]
 
@@ -27,6 +27,8 @@ _SCHEMA = "llama-3.3-70b-instruct-fp8-fast.schema.json"
 _UNLISTED = {"prompt": {"options"}, "messages": {"options", "tool_choice", "lora"}}
 _MESSAGE_KEYS = {"role", "content", "name", "tool_call_id", "tool_calls"}
 _TOOL_CHOICES = ("auto", "none", "required")
+# Far more than a tool's or a schema's parameters take, and far less than Python's own recursion can bear.
+_MAX_DEPTH = 100
 # What makes a mapping a JSON Schema rather than OpenAI's envelope around one.
 _SCHEMA_KEYS = {"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items"}
 
@@ -35,14 +37,15 @@ def body_from_json(content: bytes) -> Json:
     """The body as an object.
 
     Raises:
-        WireError: it is not JSON, or not an object (5006).
+        WireError: it is not JSON in UTF-8, not an object, or nested too deep (5006).
     """
     try:
-        body = json.loads(content, parse_constant=_no_such_number)
-    except (ValueError, RecursionError):
+        body = strict_json(content.decode())
+    except ValueError:
         raise bad_input("the body is not valid JSON") from None
     if not isinstance(body, dict):
         raise bad_input("the body must be a JSON object")
+    _check_values(body)
     return body
 
 
@@ -58,7 +61,7 @@ def check_run_body(body: Json) -> None:
         raise bad_input(f"'/{min(unknown)}' is not a field of the {form} form")
     check_against_schema(body, form)
     _check_max_tokens(body)
-    _check_options(body.get("options"))
+    _check_options(body.get("options", {}))
     _check_lora(body)
     if form == "messages":
         _check_messages(body["messages"])
@@ -74,7 +77,29 @@ def check_against_schema(body: Json, form: str) -> None:
     """
     error = best_match(_validator(form).iter_errors(body))
     if error is not None:
-        raise bad_input(_in_the_services_words(error))
+        raise bad_input(_in_the_services_words(_innermost(error)))
+
+
+def _check_values(body: Json) -> None:
+    """Refuses what JSON can spell and hardly anything can handle: an endless nest, half of a surrogate pair."""
+    level: list[Any] = [body]
+    for _ in range(_MAX_DEPTH):
+        inner = [part for value in level for part in _parts(value)]
+        if any(isinstance(part, str) and not _is_unicode(part) for part in inner):
+            raise bad_input("the body holds half of a surrogate pair, which is no character")
+        level = inner
+    if level:
+        raise bad_input(f"the body is nested deeper than {_MAX_DEPTH} levels")
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list) else []
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or text == text.encode(errors="replace").decode()
 
 
 def _form(body: Json) -> str:
@@ -103,6 +128,13 @@ def _listed(form: str) -> frozenset[str]:
     return frozenset(schema["properties"])
 
 
+def _innermost(error: ValidationError) -> ValidationError:
+    """Of a tool that fits neither form, what is wrong with the form that it comes nearest to."""
+    while error.validator == "oneOf" and error.context:
+        error = max(error.context, key=lambda inner: len(inner.absolute_path))
+    return error
+
+
 def _in_the_services_words(error: ValidationError) -> str:
     place = "".join(f"/{part}" for part in error.absolute_path)
     return f"'{place}' {_complaint(error)}" if place else _complaint(error)
@@ -119,10 +151,10 @@ def _complaint(error: ValidationError) -> str:
         "minimum": "must be >= {}",
         "type": "must be {}",
         "minLength": "must NOT have fewer than {} characters",
+        "enum": "must be equal to one of the allowed values",
+        "oneOf": "must match exactly one schema in oneOf",
     }
-    if isinstance(error.validator, str) and error.validator in templates:
-        return templates[error.validator].format(wanted)
-    return "must be equal to one of the allowed values" if error.validator == "enum" else error.message
+    return templates[str(error.validator)].format(wanted)
 
 
 def _check_max_tokens(body: Json) -> None:
@@ -132,8 +164,6 @@ def _check_max_tokens(body: Json) -> None:
 
 
 def _check_options(options: Any) -> None:
-    if options is None:
-        return
     if not isinstance(options, dict) or not isinstance(options.get("rejectIfBusy", False), bool):
         raise bad_input("'/options' must be an object whose rejectIfBusy is boolean")
     unknown = options.keys() - {"rejectIfBusy"}
@@ -198,7 +228,3 @@ def _check_bare_schema(schema: Any) -> None:
     # The service does not understand OpenAI's envelope (wire page, "Requests"), and would constrain nothing.
     if "schema" in schema and not schema.keys() & _SCHEMA_KEYS:
         raise bad_input(f"{place} must be the bare JSON Schema, without the envelope of name, schema and strict")
-
-
-def _no_such_number(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")

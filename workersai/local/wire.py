@@ -145,6 +145,18 @@ def error_envelope(error: WireError) -> dict[str, Any]:
     return {"result": None, "success": False, "errors": [_error(error)], "messages": []}
 
 
+def strict_json(text: str) -> Any:
+    """The value of a JSON text; ``NaN`` and ``Infinity``, which Python would take, are none.
+
+    Raises:
+        ValueError: it is not JSON, or is nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_such_number)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def json_from_answer(text: str) -> Any:
     """The value that an answer in JSON Mode holds.
 
@@ -152,7 +164,7 @@ def json_from_answer(text: str) -> Any:
         GrammarError: it holds none, as when ``max_tokens`` ended it halfway.
     """
     try:
-        return json.loads(text)
+        return strict_json(text)
     except ValueError:
         raise GrammarError("the answer is not complete JSON; a larger max_tokens may help.") from None
 
@@ -175,8 +187,8 @@ def sse(payload: dict[str, Any]) -> bytes:
 
 
 def to_json(payload: Any) -> bytes:
-    """``payload`` as compact JSON in UTF-8."""
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    """``payload`` as compact JSON in UTF-8; half of a surrogate pair, which UTF-8 lacks, becomes ``?``."""
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def padding() -> str:
@@ -192,6 +204,10 @@ def ray() -> str:
 def note_header(notes: Sequence[str]) -> str:
     """``notes`` as the value of one header: a single line of ASCII."""
     return " ".join(" ".join(notes).split()).encode("ascii", "replace").decode()
+
+
+def _no_such_number(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _call(call: CalledTool) -> dict[str, Any]:

@@ -1,0 +1,113 @@
+"""The main job with both frameworks: an answer, a stream as it arrives, async, and usage.
+
+With ``CLOUDFLARE_ACCOUNT_ID`` and ``CLOUDFLARE_API_TOKEN`` in the environment it runs against Cloudflare; without them,
+against the local server and the small model behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Any
+
+from llama_index.core.llms import ChatMessage
+
+from langchain_workersai import ChatWorkersAI
+from llamaindex_workersai import WorkersAI
+from workersai import Settings
+from workersai.errors import ConfigurationError
+
+QUESTION = "What is the capital of France?"
+STORY = "Tell me a short story about a brave little boat."
+SETTINGS: dict[str, Any] = {"temperature": 0.2, "repetition_penalty": 1.1, "max_tokens": 60, "seed": 7}
+
+
+def main() -> None:
+    """Runs the demo."""
+    with ExitStack() as stack:
+        try:
+            settings = Settings()
+        except ConfigurationError:
+            os.environ.update(_local_server(stack))
+            print(f"No credentials are set: this runs on SmolLM2-135M behind the local server, {Settings().base_url}.")
+            print("It is a very small model; the code is the same for Cloudflare.\n")
+        else:
+            print(f"Credentials found: this runs on {settings.base_url}, billed to {settings.account_id}.\n")
+        langchain(ChatWorkersAI(**SETTINGS))
+        llamaindex(WorkersAI(**SETTINGS))
+
+
+def langchain(llm: ChatWorkersAI) -> None:
+    """The main job through LangChain."""
+    _title("LangChain")
+    answer = llm.invoke(QUESTION)
+    print(f"> {QUESTION}\n{answer.text}")
+    print(f"  usage: {answer.usage_metadata}\n")
+
+    print(f"> {STORY}")
+    chunks = llm.stream(STORY)
+    _show((chunk.text, chunk.usage_metadata["output_tokens"] if chunk.usage_metadata else 0) for chunk in chunks)
+
+    async def both() -> list[str]:
+        answers = await asyncio.gather(llm.ainvoke("Name a fruit."), llm.ainvoke("Name a colour."))
+        return [answer.text for answer in answers]
+
+    _show_async(asyncio.run(both()))
+
+
+def llamaindex(llm: WorkersAI) -> None:
+    """The main job through LlamaIndex."""
+    _title("LlamaIndex")
+    answer = llm.complete(QUESTION)
+    print(f"> {QUESTION}\n{answer.text}")
+    print(f"  usage: {answer.additional_kwargs}\n")
+
+    print(f"> {STORY}")
+    pieces = llm.stream_chat([ChatMessage(STORY)])
+    _show((piece.delta or "", piece.additional_kwargs.get("completion_tokens", 0)) for piece in pieces)
+
+    async def both() -> list[str]:
+        answers = await asyncio.gather(llm.acomplete("Name a fruit."), llm.acomplete("Name a colour."))
+        return [answer.text for answer in answers]
+
+    _show_async(asyncio.run(both()))
+
+
+def _local_server(stack: ExitStack) -> dict[str, str]:
+    # Only imported here: with credentials, no server and no model are needed.
+    from workersai.local import LocalServer  # noqa: PLC0415
+
+    return stack.enter_context(LocalServer()).environment
+
+
+def _show(pieces: Iterable[tuple[str, int]]) -> None:
+    """Prints each piece as it arrives, then the time to the first one and the rate; the last one tells the tokens."""
+    began = time.perf_counter()
+    first, tokens = None, 0
+    for text, told in pieces:
+        tokens = told or tokens
+        if text:
+            first = first or time.perf_counter()
+            print(text, end="", flush=True)
+    ended = time.perf_counter()
+    first = first or ended
+    rate = f"{(tokens - 1) / (ended - first):.0f} tokens/s" if tokens > 1 else "no rate: one token"
+    print(f"\n  first token after {first - began:.2f} s, then {rate}\n")
+
+
+def _show_async(answers: list[str]) -> None:
+    print("> Two questions at once, with asyncio")
+    for answer in answers:
+        print(f"- {' '.join(answer.split())[:100]}")
+    print()
+
+
+def _title(name: str) -> None:
+    print(f"{name}\n{'-' * len(name)}")
+
+
+if __name__ == "__main__":
+    main()

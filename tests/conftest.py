@@ -1,0 +1,42 @@
+"""Fixtures of all tests: no credentials, and servers on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support import AsyncDriver, Driver, Serve, SyncDriver
+from workersai.local import LocalServer
+
+VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_BASE_URL", "CF_ACCOUNT_ID", "CF_AI_API_TOKEN")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _without_credentials() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a server that answers from a script, and closes it after the test."""
+    with ExitStack() as stack:
+        yield lambda script: stack.enter_context(LocalServer(script))
+
+
+@pytest.fixture(scope="session")
+def smollm() -> Iterator[LocalServer]:
+    """The local server with the real SmolLM2 behind it, for the whole session."""
+    with LocalServer() as server:
+        yield server
+
+
+@pytest.fixture(params=[SyncDriver(), AsyncDriver()], ids=["sync", "async"])
+def driver(request: pytest.FixtureRequest) -> Driver:
+    """Each test that takes it runs once with either face."""
+    given: Driver = request.param
+    return given

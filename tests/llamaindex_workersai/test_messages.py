@@ -1,0 +1,57 @@
+import pytest
+from llama_index.core.base.llms.types import (
+    AudioBlock,
+    CachePoint,
+    ChatMessage,
+    DocumentBlock,
+    ImageBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+
+from llamaindex_workersai.messages import messages_from_llamaindex
+from workersai import Message, ToolCall
+from workersai.errors import BadRequestError
+
+
+def test_each_role_that_the_service_has_is_kept() -> None:
+    given = [ChatMessage("x", role=role) for role in ("system", "user", "assistant", "tool")]
+    assert [message.role for message in messages_from_llamaindex(given)] == ["system", "user", "assistant", "tool"]
+
+
+def test_blocks_of_text_are_joined_by_lines() -> None:
+    (message,) = messages_from_llamaindex([ChatMessage(blocks=[TextBlock(text="one"), TextBlock(text="two")])])
+    assert message == Message("user", "one\ntwo", tool_calls=[])
+
+
+def test_calls_and_their_results_go_along() -> None:
+    call = ToolCallBlock(tool_call_id="c1", tool_name="f", tool_kwargs={"a": 1})
+    assistant, tool = messages_from_llamaindex(
+        [
+            ChatMessage(role="assistant", blocks=[ThinkingBlock(content="hm"), TextBlock(text="yes"), call]),
+            ChatMessage(role="tool", content="42", additional_kwargs={"tool_call_id": "c1", "name": "f"}),
+        ]
+    )
+    assert (assistant.content, assistant.tool_calls) == ("yes", [ToolCall("c1", "f", {"a": 1})])
+    assert (tool.content, tool.tool_call_id, tool.name) == ("42", "c1", "f")
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        *((ChatMessage("x", role=role), f"no role '{role}'") for role in ("developer", "function", "chatbot", "model")),
+        (ChatMessage(blocks=[ImageBlock(image=b"x")]), r"messages\[1\] holds a ImageBlock: this model takes text only"),
+        (ChatMessage(blocks=[TextBlock(text="see"), AudioBlock(audio=b"x")]), "AudioBlock"),
+        (ChatMessage(blocks=[DocumentBlock(data=b"x")]), "DocumentBlock"),
+        (ChatMessage(blocks=[CachePoint(cache_control={"type": "ephemeral"})]), "CachePoint"),  # type: ignore[arg-type]
+        (
+            ChatMessage(role=MessageRole.ASSISTANT, blocks=[ToolCallBlock(tool_name="f", tool_kwargs="{")]),
+            "arguments of the call of 'f' must be a dict",
+        ),
+    ],
+)
+def test_what_the_service_cannot_take_is_refused_by_name(message: ChatMessage, says: str) -> None:
+    with pytest.raises(BadRequestError, match=says):
+        messages_from_llamaindex([ChatMessage("ok"), message])

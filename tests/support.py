@@ -1,0 +1,75 @@
+"""What tests of several packages need: how to point at a server, and one way to drive the sync and the async face."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing, closing
+from typing import Any, Protocol
+
+from workersai import AsyncClient, Client, Completion, Delta
+from workersai.local import LocalServer
+from workersai.local.scripted import Script
+
+Serve = Callable[[Script], LocalServer]
+
+
+def connection(server: LocalServer) -> dict[str, Any]:
+    """The arguments that point a client or a model at the server."""
+    return {"base_url": server.base_url, "account_id": server.account_id, "api_token": server.api_token}
+
+
+class Driver(Protocol):
+    """One face of the transport, sync or async, as a test calls it."""
+
+    def run(self, settings: dict[str, Any], model_input: Any, **options: Any) -> Completion:
+        """The whole answer."""
+
+    def stream(self, settings: dict[str, Any], model_input: Any, **options: Any) -> list[Delta]:
+        """All deltas."""
+
+    def first(self, settings: dict[str, Any], model_input: Any, **options: Any) -> Delta:
+        """The first delta; the stream is then closed, and the client used once more."""
+
+
+class SyncDriver:
+    def run(self, settings: dict[str, Any], model_input: Any, **options: Any) -> Completion:
+        with Client(**settings) as client:
+            return client.run(model_input, **options)
+
+    def stream(self, settings: dict[str, Any], model_input: Any, **options: Any) -> list[Delta]:
+        with Client(**settings) as client:
+            return list(client.stream(model_input, **options))
+
+    def first(self, settings: dict[str, Any], model_input: Any, **options: Any) -> Delta:
+        with Client(**settings) as client:
+            with closing(client.stream(model_input, **options)) as deltas:
+                first = next(deltas)
+            client.run("still there?")
+            return first
+
+
+class AsyncDriver:
+    def run(self, settings: dict[str, Any], model_input: Any, **options: Any) -> Completion:
+        async def call() -> Completion:
+            async with AsyncClient(**settings) as client:
+                return await client.run(model_input, **options)
+
+        return asyncio.run(call())
+
+    def stream(self, settings: dict[str, Any], model_input: Any, **options: Any) -> list[Delta]:
+        async def call() -> list[Delta]:
+            async with AsyncClient(**settings) as client:
+                return [delta async for delta in client.stream(model_input, **options)]
+
+        return asyncio.run(call())
+
+    def first(self, settings: dict[str, Any], model_input: Any, **options: Any) -> Delta:
+        async def call() -> Delta:
+            async with AsyncClient(**settings) as client:
+                async with aclosing(client.stream(model_input, **options)) as deltas:
+                    first = await anext(deltas)
+                await client.run("still there?")
+                return first
+
+        return asyncio.run(call())

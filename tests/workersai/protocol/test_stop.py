@@ -1,0 +1,52 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workersai.protocol.stop import StopFilter, before_stop
+
+
+def test_text_ends_before_the_first_stop_string() -> None:
+    assert before_stop("one two three two", ["three", "two"]) == ("one ", True)
+
+
+def test_without_a_stop_string_nothing_is_held_back() -> None:
+    stops = StopFilter(())
+    assert (stops.feed("abc"), stops.flush(), stops.hit) == ("abc", "", False)
+
+
+def test_only_a_tail_that_may_become_a_stop_string_is_held_back() -> None:
+    stops = StopFilter(["</end>"])
+    assert stops.feed("a < b <") == "a < b "
+    assert stops.feed("/e") == ""
+    assert stops.feed("ast> ") == "</east> "
+    assert stops.flush() == ""
+
+
+def test_what_was_held_back_comes_at_the_end() -> None:
+    stops = StopFilter(["</end>"])
+    assert stops.feed("the </en") == "the "
+    assert stops.flush() == "</en"
+    assert not stops.hit
+
+
+@pytest.mark.parametrize("text", ["xaab", "aaab", "ababab"])
+def test_a_stop_string_that_overlaps_itself_is_found(text: str) -> None:
+    stops = StopFilter(["aab" if "aab" in text else "abab"])
+    shown = "".join(stops.feed(character) for character in text)
+    assert stops.hit
+    assert shown == text[: min(at for stop in ("aab", "abab") if (at := text.find(stop)) >= 0)]
+
+
+@given(
+    pieces=st.lists(st.text(alphabet="ab<é", max_size=4), max_size=12),
+    stop=st.lists(st.text(alphabet="ab<é", min_size=1, max_size=4), min_size=1, max_size=3),
+)
+def test_cut_anywhere_the_same_text_is_shown_and_no_more_held_than_needed(pieces: list[str], stop: list[str]) -> None:
+    stops = StopFilter(stop)
+    shown, given_in = "", ""
+    for piece in pieces:
+        shown += stops.feed(piece)
+        given_in += piece
+        if not stops.hit:
+            assert len(given_in) - len(shown) <= max(map(len, stop)) - 1
+    assert (shown + stops.flush(), stops.hit) == before_stop("".join(pieces), stop)
