@@ -14,7 +14,7 @@ from typing_extensions import Self, Unpack
 
 from workersai import flows
 from workersai.calls import BaseClient
-from workersai.flows import Emit, Finished, Flow, Receive, ReceiveAll, Send, Step, Wait
+from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Wait
 from workersai.options import Options
 from workersai.protocol.request import Input
 from workersai.protocol.values import Completion, Delta
@@ -156,6 +156,8 @@ class _Exchange:
                 return head_of(self._response)
             case ReceiveAll():
                 return b"".join(self._pieces)
+            case HangUp():
+                return self._release()
             case Wait(seconds):
                 self._release()
                 return time.sleep(seconds)

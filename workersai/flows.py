@@ -44,6 +44,11 @@ class ReceiveAll:
 
 
 @dataclass(frozen=True)
+class HangUp:
+    """Close the connection of a reply that nobody reads on, so that no more of it is written and paid for."""
+
+
+@dataclass(frozen=True)
 class Wait:
     """Let so many seconds pass."""
 
@@ -57,7 +62,7 @@ class Emit:
     deltas: Sequence[Delta]
 
 
-Step = Send | Receive | ReceiveAll | Wait | Emit
+Step = Send | Receive | ReceiveAll | HangUp | Wait | Emit
 T = TypeVar("T")
 Flow = Generator[Step, Any, T]
 
@@ -98,6 +103,8 @@ def stream(call: Call) -> Flow[None]:
             if not data:
                 break
             deltas = reader.feed(data)
+            if reader.ended:
+                yield HangUp()  # before the caller is given what came: it may take its time over it
             if deltas:
                 nothing_emitted = False
                 yield Emit(deltas)

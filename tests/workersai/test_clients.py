@@ -207,6 +207,15 @@ def test_a_stop_string_ends_the_stream_and_closes_its_connection(driver: Driver,
     assert "stop" not in server.requests[0].body
 
 
+def test_at_a_stop_string_the_connection_is_closed_before_the_text_is_handed_over(serve: Serve) -> None:
+    server = serve(lambda _: Answer(pieces=["one TWO "] + ["more "] * 10**6))
+    with Client(**connection(server)) as client:
+        deltas = client.stream(HI, stop=["TWO"])
+        assert next(deltas).text == "one "
+        assert server.requests[0].wait() == "disconnected"  # while the stream is not read on
+        assert next(deltas).finish_reason == "stop"
+
+
 def test_bad_input_fails_at_the_call_and_sends_nothing(driver: Driver, serve: Serve) -> None:
     server = serve("never")
     for model_input, options in (("", {}), ([], {}), (HI, {"temperature": 9})):

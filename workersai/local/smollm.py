@@ -46,6 +46,8 @@ _PROMPT_CACHE_MIB = 128
 # What is kept free for the answer where a prompt is longer than the small model's window, at the most.
 _ROOM = 1_024
 _DEFAULT_TEMPERATURE = 0.6  # the service's (the schema's default)
+# A letter that no JSON begins with, and a weight that makes it the model's first choice.
+_NO_JSON, _SURELY = "z", 1_000.0
 
 
 class SmolLM:
@@ -110,6 +112,8 @@ class SmolLM:
             GrammarError: the schema can't be turned into a grammar.
             EngineError: llama.cpp failed.
         """
+        if request.json_schema is not None:
+            await self._check_grammar(request.json_schema)
         tokens = await self._tokens(request)
         read = _without_middle(tokens, self._window - min(request.max_tokens, _ROOM))
         if len(read) < len(tokens):
@@ -122,7 +126,7 @@ class SmolLM:
         limit = min(request.max_tokens, self._window - len(read))
         async with self._http.stream("POST", "/completion", json=_completion_body(request, read, limit)) as response:
             if response.status_code != httpx.codes.OK:
-                raise _error_of(await response.aread(), request)
+                raise EngineError(f"llama.cpp refused the request: {(await response.aread()).decode()[:300]}")
             async with aclosing(_events(response, len(tokens))) as events:
                 async for event in events:
                     yield event
@@ -138,6 +142,20 @@ class SmolLM:
         answer = await self._call("/tokenize", {"content": text, "add_special": True, "parse_special": True})
         tokens: list[int] = answer["tokens"]
         return tokens
+
+    async def _check_grammar(self, schema: Mapping[str, Any]) -> None:
+        """Asks for what a grammar would forbid: llama.cpp ignores a schema that it can't use, without a word."""
+        probe = {
+            "prompt": "a",
+            "n_predict": 1,
+            "temperature": 0,
+            "logit_bias": [[_NO_JSON, _SURELY]],
+            "json_schema": schema,
+            "cache_prompt": False,
+        }
+        response = await self._http.post("/completion", json=probe)
+        if response.status_code != httpx.codes.OK or response.json()["content"] == _NO_JSON:
+            raise GrammarError("llama.cpp can't turn the schema into a grammar; a simpler one may do.")
 
     async def _call(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         response = await self._http.post(path, json=body)
@@ -175,6 +193,8 @@ def _load(path: Path, key: str) -> Any:
     params.kv_unified = True
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.verbosity = -1
+    # An assistant's message at the end is one more message, as to the service, and not the answer's beginning.
+    params.prefill_assistant = False
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
@@ -212,10 +232,10 @@ def _sampling_body(sampling: Sampling) -> dict[str, Any]:
 
 
 async def _events(response: httpx.Response, prompt_tokens: int) -> AsyncGenerator[Event, None]:
-    async for line in response.aiter_lines():
-        if not line.startswith("data: "):
+    async for line in _lines(response):
+        if not line.startswith(b"data: "):
             continue
-        event = json.loads(line.removeprefix("data: "))
+        event = json.loads(line.removeprefix(b"data: "))
         if "error" in event:
             raise EngineError(str(event["error"].get("message", event["error"])))
         if event["content"]:
@@ -227,9 +247,10 @@ async def _events(response: httpx.Response, prompt_tokens: int) -> AsyncGenerato
     raise EngineError("llama.cpp ended its answer without an end.")
 
 
-def _error_of(body: bytes, request: GenerationRequest) -> Exception:
-    message = body.decode(errors="replace")[:300]
-    if request.json_schema is not None:
-        # The prompt was tokenized before and fits: what is left to refuse is the schema.
-        return GrammarError(f"the schema can't be turned into a grammar: {message}")
-    return EngineError(f"llama.cpp refused the request: {message}")
+async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The lines. httpx's own would also end at a line separator within a text (U+2028 and its like)."""
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
