@@ -81,7 +81,7 @@ def _text(message: BaseMessage, where: str) -> str:
             if not isinstance(text, str):
                 raise BadRequestError(f"{where} holds a text block without its text.")
             texts.append(text)
-        elif not (kind in _NOT_SAID and isinstance(message, AIMessage)):
+        elif not (isinstance(message, AIMessage) and isinstance(kind, str) and kind in _NOT_SAID):
             raise BadRequestError(f"{where} holds a block of type {kind!r}: this model takes text only.")
     return "\n".join(texts)
 

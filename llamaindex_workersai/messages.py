@@ -35,6 +35,8 @@ def messages_from_llamaindex(messages: Sequence[ChatMessage]) -> list[Message]:
 
 
 def _message(message: ChatMessage, where: str) -> Message:
+    if not isinstance(message, ChatMessage):
+        raise BadRequestError(f"{where} must be a ChatMessage, not {type(message).__name__}.")
     return Message(
         role=_role(message, where),
         content=_text(message, where),

@@ -30,6 +30,8 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     ``aclose``, or by the end of an ``async with`` block.
     """
 
+    _http_kind = httpx.AsyncClient
+
     @cached_property
     def _pools(self) -> _Pools:
         return _Pools()
@@ -37,6 +39,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     async def run(
         self,
         model_input: Input,
+        /,
         *,
         response_format: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
@@ -48,7 +51,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
         return end.value
 
-    def stream(self, model_input: Input, **options: Unpack[Options]) -> AsyncGenerator[Delta, None]:
+    def stream(self, model_input: Input, /, **options: Unpack[Options]) -> AsyncGenerator[Delta, None]:
         """The answer in pieces; see :meth:`workersai.Client.stream`.
 
         Leaving early closes the connection when the generator is closed: use ``contextlib.aclosing`` where that must

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
+from workersai.errors import ConfigurationError
 from workersai.options import Options, call_options
 from workersai.protocol.reply import Asked
 from workersai.protocol.request import Input, Request, asked_of, run_request
@@ -29,6 +30,8 @@ class Call:
 class BaseClient(Generic[HTTPClientT]):
     """What :class:`~workersai.Client` and :class:`~workersai.AsyncClient` are alike in; their arguments stand there."""
 
+    _http_kind: type[HTTPClientT]
+
     def __init__(
         self,
         *,
@@ -39,6 +42,11 @@ class BaseClient(Generic[HTTPClientT]):
         http_client: HTTPClientT | None = None,
         **defaults: Unpack[Options],
     ) -> None:
+        if settings is not None and not isinstance(settings, Settings):
+            raise ConfigurationError(f"settings must be workersai.Settings, not {type(settings).__name__}.")
+        if http_client is not None and not isinstance(http_client, self._http_kind):
+            wanted, given = self._http_kind.__name__, type(http_client).__name__
+            raise ConfigurationError(f"http_client must be an httpx.{wanted}, not {given}.")
         self.settings = settings or Settings(account_id=account_id, api_token=api_token, base_url=base_url)
         call_options(defaults)
         self._defaults = defaults

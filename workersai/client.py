@@ -42,11 +42,13 @@ class Client(BaseClient[httpx.Client]):
         BadRequestError: a default is out of its range.
     """
 
+    _http_kind = httpx.Client
     _http: httpx.Client | None = None
 
     def run(
         self,
         model_input: Input,
+        /,
         *,
         response_format: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
@@ -61,6 +63,7 @@ class Client(BaseClient[httpx.Client]):
 
         Raises:
             BadRequestError: the input or an option is not one that the service takes; nothing was sent.
+            RuntimeError: the client was closed.
             WorkersAIError: the call failed; see :mod:`workersai.errors` for the kinds.
         """
         call = self._prepare(model_input, options, response_format)
@@ -69,7 +72,7 @@ class Client(BaseClient[httpx.Client]):
         assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
         return end.value
 
-    def stream(self, model_input: Input, **options: Unpack[Options]) -> Generator[Delta, None, None]:
+    def stream(self, model_input: Input, /, **options: Unpack[Options]) -> Generator[Delta, None, None]:
         """The answer in pieces, as it is written; the last delta has the usage and the finish reason.
 
         Leaving early closes the connection when the generator is closed: use ``contextlib.closing`` where that must

@@ -1,6 +1,7 @@
 """The commands of ``workersai``."""
 
 # No postponed annotations here: Typer reads them at run time.
+import shlex
 import sys
 import threading
 from pathlib import Path
@@ -48,10 +49,12 @@ def serve(
     except (EngineError, ImportError) as error:
         sys.exit(str(error))
     except OSError as error:
-        sys.exit(f"Can't listen on {host}:{port}: {error.strerror or error}. Choose another --port.")
+        # The socket module adds the address to the reason, in brackets.
+        reason = str(error.strerror or error).partition(" (")[0]
+        sys.exit(f"Can't listen on {host}:{port}: {reason}. Choose another --port.")
     typer.echo(f"Serving {server.engine.name}; Ctrl-C stops it. To use it, in another terminal:\n")
     for name, value in server.environment.items():
-        typer.echo(f"export {name}={value}")
+        typer.echo(f"export {name}={shlex.quote(value)}")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

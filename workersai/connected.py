@@ -28,24 +28,24 @@ class ConnectedModel(CallOptions):
     # Without the input, since Pydantic would print the token with it.
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
-    account_id: str | None = None
+    account_id: str | None = Field(default=None, frozen=True)
     """Cloudflare account; default ``CLOUDFLARE_ACCOUNT_ID``, then ``CF_ACCOUNT_ID``."""
 
     api_token: SecretStr | str | None = Field(
-        default=None, exclude=True, validation_alias=AliasChoices("api_token", "api_key")
+        default=None, frozen=True, exclude=True, validation_alias=AliasChoices("api_token", "api_key")
     )
     """Token that may use Workers AI; default ``CLOUDFLARE_API_TOKEN``, then ``CF_AI_API_TOKEN``.
 
     It is kept as a ``SecretStr``. Code that makes models of any provider may call it ``api_key``.
     """
 
-    base_url: str | None = None
+    base_url: str | None = Field(default=None, frozen=True)
     """Where the service is; default ``CLOUDFLARE_BASE_URL``, then Cloudflare's API."""
 
-    http_client: httpx.Client | None = Field(default=None, exclude=True, repr=False)
+    http_client: httpx.Client | None = Field(default=None, frozen=True, exclude=True, repr=False)
     """An httpx client of your own for sync calls; closing it is up to you."""
 
-    http_async_client: httpx.AsyncClient | None = Field(default=None, exclude=True, repr=False)
+    http_async_client: httpx.AsyncClient | None = Field(default=None, frozen=True, exclude=True, repr=False)
     """The same for async calls."""
 
     _client: Client = PrivateAttr()
@@ -54,7 +54,8 @@ class ConnectedModel(CallOptions):
     @model_validator(mode="after")
     def _connect(self) -> Self:
         settings = Settings(account_id=self.account_id, api_token=self.api_token, base_url=self.base_url)
-        self.account_id, self.api_token, self.base_url = settings.account_id, settings.api_token, settings.base_url
+        # The fields are frozen: a change would not reach the clients. Here they take what the environment gave.
+        self.__dict__ |= {name: getattr(settings, name) for name in ("account_id", "api_token", "base_url")}
         self._client = Client(settings=settings, http_client=self.http_client)
         self._async_client = AsyncClient(settings=settings, http_client=self.http_async_client)
         return self

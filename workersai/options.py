@@ -17,7 +17,8 @@ from workersai.catalog import DEFAULT_MODEL
 from workersai.errors import BadRequestError
 
 # The name goes into the URL's path as it stands, so nothing in it may mean something there.
-_MODEL_NAME = re.compile(r"@[\w-]+(/[\w-][\w.-]*)+", re.ASCII)
+_MODEL_NAME = re.compile(r"(?!.{201})@[\w-]+(/[\w-][\w.-]*)+", re.ASCII)
+_LONGEST_TIMEOUT = 1_000_000  # about what every platform's sockets take
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def _checked_model(name: str) -> str:
 
 
 def _checked_positive(value: float | None) -> float | None:
-    if value is not None and not 0 < value < float("inf"):
-        raise ValueError("must be a number of seconds above 0")
+    if value is not None and not 0 < value <= _LONGEST_TIMEOUT:
+        raise ValueError(f"must be a number of seconds above 0, and {_LONGEST_TIMEOUT:,} at the most")
     return value
 
 
@@ -164,4 +165,11 @@ def _sentence(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{name} is no option of a call; there are: {', '.join(CallOptions.model_fields)}."
     says = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {says}, got {problem['input']!r:.80}."
+    return f"{name}: {says}, got {_shown(problem['input'])}."
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # an int of thousands of digits has no repr
+        return f"a huge {type(value).__name__}"

@@ -21,6 +21,9 @@ ACCOUNT_VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CF_ACCOUNT_ID")
 TOKEN_VARIABLES = ("CLOUDFLARE_API_TOKEN", "CF_AI_API_TOKEN")
 BASE_URL_VARIABLES = ("CLOUDFLARE_BASE_URL",)
 
+# Labels of letters, digits, - and _, up to 63 of them each; or the digits of an IPv6 address.
+_HOST = r"(?!xn--\.|.*xn--(\.|$))[\w-]{1,63}(\.[\w-]{1,63})*|[0-9a-f.]*:[0-9a-f:.]*"
+
 
 @dataclass(frozen=True, init=False)
 class Settings:
@@ -57,6 +60,9 @@ class Settings:
 
 
 def _first(argument: str | None, variables: tuple[str, ...]) -> str:
+    if argument is not None and not isinstance(argument, str):
+        kind = type(argument).__name__
+        raise ConfigurationError(f"What stands for {variables[0]} must be a string, not {kind}.")
     candidates = (argument, *(os.environ.get(name) for name in variables))
     return next((value.strip() for value in candidates if value and value.strip()), "")
 
@@ -90,8 +96,12 @@ def _checked_base_url(base_url: str) -> str:
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
         raise ConfigurationError(f"base_url {base_url!r} is not a URL: {error}.") from None
+    if not re.fullmatch(r"[!-~]{1,2000}", base_url):
+        raise ConfigurationError("base_url holds a space, a control character or one outside ASCII, or is too long.")
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigurationError(f"base_url {base_url!r} needs a scheme and a host, as in {DEFAULT_BASE_URL}.")
+    if not re.fullmatch(_HOST, host):
+        raise ConfigurationError(f"base_url {base_url!r} has no host that can be looked up: {host!r}.")
     if parts.query or parts.fragment or parts.username is not None:
         raise ConfigurationError("base_url may not hold a user name, a query or a fragment.")
     if parts.scheme == "http" and not _is_loopback(host):

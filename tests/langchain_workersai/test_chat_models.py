@@ -187,6 +187,15 @@ def test_a_missing_account_is_told_at_construction() -> None:
         ChatWorkersAI(account_id="a")
 
 
+def test_the_account_cannot_be_changed_later() -> None:
+    model = ChatWorkersAI(account_id="a", api_token="t")
+    with pytest.raises(ValidationError, match="frozen"):
+        model.api_token = "other"
+    model.temperature = 9
+    with pytest.raises(errors.BadRequestError, match="temperature: must be between 0 and 5"):
+        model.invoke("hi")
+
+
 def test_the_account_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CF_ACCOUNT_ID", "acc")
     monkeypatch.setenv("CF_AI_API_TOKEN", "tok")

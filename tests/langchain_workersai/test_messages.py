@@ -64,6 +64,7 @@ def test_blocks_of_an_answer_that_are_no_text_of_it_are_left_out() -> None:
         (HumanMessage([{"type": "file", "url": "x"}]), "block of type 'file'"),
         (HumanMessage([{"type": "reasoning", "reasoning": "x"}]), "block of type 'reasoning'"),
         (HumanMessage([{"x": 1}]), "block of type None"),
+        (AIMessage([{"type": ["x"]}]), "block of type"),
         (HumanMessage([{"type": "text"}]), "text block without its text"),
     ],
 )

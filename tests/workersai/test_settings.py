@@ -1,5 +1,7 @@
 import pickle
+from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -76,11 +78,34 @@ def test_an_account_that_would_change_the_url_is_refused(account: str) -> None:
         ("https://user:pass@example.com", "user name"),
         ("https://example.com/?a=1", "query"),
         ("https://example.com:99999", "not a URL"),
+        ("https://exa\nmple.com", "control character"),
+        ("https://ex\u2603.com", "outside ASCII"),
+        ("https://example.com/" + "a" * 2000, "too long"),
+        ("https://a..b", "no host"),
+        ("https://" + "a" * 64 + ".com", "no host"),
+        ("https://xn--", "no host"),
     ],
 )
 def test_a_base_url_that_cannot_be_right_is_refused(base_url: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         Settings(account_id="acc", api_token="tok", base_url=base_url)
+
+
+@pytest.mark.parametrize("value", [5, b"x", True, ["x"], object()])
+def test_a_setting_that_is_no_string_is_refused(value: Any) -> None:
+    good: dict[str, Any] = {"account_id": "a", "api_token": "t", "base_url": "https://example.com"}
+    for name in good:
+        with pytest.raises(ConfigurationError, match="must be a string"):
+            Settings(**{**good, name: value})
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_is_no_settings_or_no_httpx_client_of_its_kind_is_refused(kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"settings must be workersai\.Settings, not str"):
+        kind(settings="x")
+    other: Any = httpx.AsyncClient if kind is Client else httpx.Client
+    with pytest.raises(ConfigurationError, match=r"http_client must be an httpx\."):
+        kind(account_id="a", api_token="t", http_client=other())
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1:1", "127.8.9.1", "[::1]:1"])

@@ -7,6 +7,7 @@ import atexit
 import os
 import socket
 import threading
+from contextlib import suppress
 from types import TracebackType
 
 import uvicorn
@@ -118,14 +119,13 @@ class LocalServer:
         with self._lock:
             if self._closing.is_set():
                 raise RuntimeError("The local server was closed; make a new one.")
-            if self._thread is not None:
-                return
-            self._socket = _listening_socket(self._host, self._port)
-            self._port = self._socket.getsockname()[1]
-            self._thread = threading.Thread(target=self._run, name="workersai-local", daemon=True)
-            self._thread.start()
-        # The thread is a daemon, which the interpreter would stop dead in the middle of the model.
-        atexit.register(self.close)
+            if self._thread is None:
+                self._socket = _listening_socket(self._host, self._port)
+                self._port = self._socket.getsockname()[1]
+                self._thread = threading.Thread(target=self._run, name="workersai-local", daemon=True)
+                self._thread.start()
+                # The thread is a daemon, which the interpreter would stop dead in the middle of the model.
+                atexit.register(self.close)
         self._ready.wait()
         if self._failure is not None:
             self.close()
@@ -137,7 +137,7 @@ class LocalServer:
         self._closing.set()
         with self._lock:
             if self._serving is not None:
-                self._serving.should_exit = True
+                self._serving.leave()
             if self._thread is not None:
                 self._thread.join()
             if self._socket is not None:
@@ -160,7 +160,8 @@ class LocalServer:
             await self.engine.start()
             app = LocalApp(self.engine, api_token=self.api_token, account_id=self.account_id, log=self._log)
             self._serving = _Serving(app, self._ready)
-            self._serving.should_exit = self._closing.is_set()
+            if self._closing.is_set():
+                self._serving.leave()
             await self._serving.serve(sockets=[self._listening()])
         finally:
             await self.engine.close()
@@ -187,11 +188,25 @@ class _Serving(uvicorn.Server):
                 log_level="critical",
                 access_log=False,
                 timeout_keep_alive=_KEEP_ALIVE,
-                timeout_graceful_shutdown=1,
             )
         )
         self._desk: Desk = app.desk
         self._ready = ready
+        self._loop = asyncio.get_running_loop()
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """Ends the serving; from any thread, and at once: uvicorn alone would look whether to ten times a second."""
+        self.should_exit = True
+        # Where the loop has ended already, there is nobody to wake.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._leaving.set)
+
+    @override
+    async def main_loop(self) -> None:
+        leaving = asyncio.ensure_future(self._leaving.wait())
+        while not await self.on_tick(0):  # which also keeps the date of the replies
+            await asyncio.wait({leaving}, timeout=1)
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -200,14 +215,18 @@ class _Serving(uvicorn.Server):
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
         self._desk.clear()
+        await self._tasks_ended()
+        # A client that does not read, or has more to send, would keep its connection, and the server with it, alive.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await self._tasks_ended()
+
+    async def _tasks_ended(self) -> None:
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=_CUT_GRACE)
-        for connection in list(self.server_state.connections):
-            # A client that does not read would keep its connection, and the server with it, alive.
-            if connection.transport.is_closing():
-                connection.transport.abort()
-        await super().shutdown(sockets)
 
 
 def _engine_from(engine: Engine | Script | None, model_path: str | os.PathLike[str] | None) -> Engine:

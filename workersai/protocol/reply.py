@@ -7,6 +7,7 @@ each quirk of a reply has one home.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class ReplyHead:
         try:
             # Measured from the reply's own Date: the two clocks need not agree.
             wait = parsedate_to_datetime(value) - parsedate_to_datetime(self.headers.get("date", ""))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
         return max(0.0, wait.total_seconds())
 
@@ -77,7 +78,7 @@ def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completi
     else:
         raise _unreadable("has neither an answer nor an error in it", head)
     calls = ToolCallAssembler()
-    calls.add(wires or ())
+    calls.add(calls_of(wires, head))
     tool_calls, invalid = calls.calls()
     usage = usage_of(result.get("usage"))
     text, stopped = before_stop(text, asked.stop)
@@ -103,6 +104,19 @@ def text_of(response: Any) -> str:
     return "" if response is None else json.dumps(response, ensure_ascii=False)
 
 
+def calls_of(wires: Any, head: ReplyHead) -> list[Any]:
+    """The entries of a ``tool_calls`` field, which may be null or absent.
+
+    Raises:
+        ServerError: it is no list.
+    """
+    if wires is None:
+        return []
+    if not isinstance(wires, list):
+        raise _unreadable("has tool calls that are no list", head)
+    return wires
+
+
 def usage_of(usage: Any) -> Usage | None:
     """The token counts, or None where there are none. The schema allows them to be fractional numbers."""
     if not isinstance(usage, dict) or not usage:
@@ -117,7 +131,7 @@ def usage_of(usage: Any) -> Usage | None:
 
 
 def _count(number: Any) -> int:
-    return int(number) if isinstance(number, int | float) and number == number else 0  # noqa: PLR0124 - NaN
+    return int(number) if isinstance(number, int | float) and math.isfinite(number) else 0
 
 
 def finish_reason_of(given: Any, *, called: bool, usage: Usage | None, asked: Asked) -> str:

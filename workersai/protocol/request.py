@@ -117,6 +117,9 @@ def _message(item: Message | Mapping[str, Any], where: str) -> Message:
         raise BadRequestError(f"{where}: the service knows no role {item.role!r}; it knows {', '.join(ROLES)}.")
     if not isinstance(item.content, str):
         raise BadRequestError(f"{where}: content must be a string, not {type(item.content).__name__}.")
+    calls = item.tool_calls
+    if not isinstance(calls, list | tuple) or not all(isinstance(call, ToolCall) for call in calls):
+        raise BadRequestError(f"{where}: tool_calls must be a list of workersai.ToolCall.")
     return item
 
 
@@ -135,15 +138,17 @@ def _message_to_wire(message: Message) -> dict[str, Any]:
 
 
 def _spoken_call(call: ToolCall) -> str:
-    return json.dumps({"name": call.name, "parameters": call.arguments}, ensure_ascii=False)
+    return _json_text({"name": call.name, "parameters": call.arguments})
 
 
 def _call_to_wire(call: ToolCall) -> dict[str, Any]:
-    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    arguments = _json_text(call.arguments)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def _checked_response_format(response_format: Mapping[str, Any], *, stream: bool) -> Mapping[str, Any]:
+    if not isinstance(response_format, Mapping):
+        raise BadRequestError(f"response_format must be a dict, not {type(response_format).__name__}.")
     if response_format.get("type") not in ("json_object", "json_schema"):
         raise BadRequestError(
             f"response_format: its type must be 'json_object' or 'json_schema', got {response_format.get('type')!r}."
@@ -168,12 +173,17 @@ def _headers(settings: Settings, options: CallOptions) -> dict[str, str]:
 
 def _json_bytes(body: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _json_text(body).encode()
     except UnicodeEncodeError as error:
         found = error.object[error.start : error.end]
         raise BadRequestError(
             f"The text holds {found!r}, half of a surrogate pair: it can't be written as UTF-8. "
             "Clean it with text.encode('utf-8', 'replace').decode()."
         ) from None
-    except (TypeError, ValueError) as error:
+
+
+def _json_text(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadRequestError(f"The request can't be written as JSON: {error}.") from None

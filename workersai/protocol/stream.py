@@ -16,6 +16,7 @@ from workersai.errors import ServerError, StreamInterruptedError, WorkersAIError
 from workersai.protocol.reply import (
     Asked,
     ReplyHead,
+    calls_of,
     completion_from_body,
     error_of,
     finish_reason_of,
@@ -152,10 +153,11 @@ class StreamReader:
     def _choice(self, choices: Any, event: bytes) -> dict[str, Any]:
         """The part of an OpenAI-shaped event that holds what a native event holds at its top."""
         choice = choices[0] if isinstance(choices, list) else None
-        if not isinstance(choice, dict):
+        delta = choice.get("delta") or {} if isinstance(choice, dict) else None
+        if not isinstance(choice, dict) or not isinstance(delta, dict):
             raise self._garbage(event)
         self._finish = choice.get("finish_reason") or self._finish
-        return choice.get("delta") or {}
+        return delta
 
     def _piece(self, piece: dict[str, Any], deltas: list[Delta]) -> None:
         """Takes the text and the calls of one event; a native event's ``p`` is padding, and is left behind."""
@@ -165,7 +167,7 @@ class StreamReader:
             deltas.append(Delta(text=text))
         wires = piece.get("tool_calls")
         if wires:
-            deltas.extend(Delta(tool_call=call) for call in self._calls.add(wires))
+            deltas.extend(Delta(tool_call=call) for call in self._calls.add(calls_of(wires, self._head)))
 
     def _release(self, deltas: list[Delta]) -> None:
         """Lets go of text that was held back as the possible beginning of a stop string."""

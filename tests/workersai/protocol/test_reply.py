@@ -43,6 +43,9 @@ def test_cached_tokens_are_read() -> None:
 
 def test_token_counts_may_be_fractional_numbers_or_missing() -> None:
     assert parse(result(response="x", usage={"prompt_tokens": 3.0})).usage == Usage(3, 0)
+    assert parse(result(response="x", usage={"prompt_tokens": float("inf"), "completion_tokens": 2})).usage == Usage(
+        0, 2
+    )
     assert parse(result(response="x", usage=None)).usage is None
     assert parse(result(response="x")).usage is None
 
@@ -118,7 +121,20 @@ def test_a_failure_told_with_status_200_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [[], "text", 5, None, {}, {"result": {}}, {"result": "x"}, result(choices=[]), result(choices=5)]
+    "payload",
+    [
+        [],
+        "text",
+        5,
+        None,
+        {},
+        {"result": {}},
+        {"result": "x"},
+        result(choices=[]),
+        result(choices=5),
+        result(tool_calls=5),
+        result(tool_calls=True),
+    ],
 )
 def test_a_reply_with_no_answer_in_it_is_an_error_that_says_so(payload: Any) -> None:
     with pytest.raises(errors.ServerError) as caught:
@@ -241,6 +257,7 @@ def test_the_number_in_front_of_a_message_is_the_code() -> None:
         ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-1"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "date": "x"}, None),
         ({"retry-after": "²"}, None),
         ({}, None),
     ],

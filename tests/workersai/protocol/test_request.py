@@ -86,9 +86,9 @@ def test_a_call_in_the_history_also_stands_in_the_text_and_its_result_names_it()
     _, assistant, tool = body(history)["messages"]
     assert assistant == {
         "role": "assistant",
-        "content": '{"name": "get_weather", "parameters": {"location": "Paris"}}',
+        "content": '{"name":"get_weather","parameters":{"location":"Paris"}}',
         "tool_calls": [
-            {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"location": "Paris"}'}}
+            {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"location":"Paris"}'}}
         ],
     }
     assert tool == {"role": "tool", "content": "sunny", "tool_call_id": "c1", "name": "get_weather"}
@@ -115,6 +115,9 @@ def test_json_mode_is_asked_for_with_the_bare_schema() -> None:
         ([Message("user", None)], r"messages\[0\]: content must be a string, not NoneType"),  # type: ignore[arg-type]
         ([{"role": "user", "content": [{"type": "text"}]}], "content must be a string, not list"),
         ("half a pair: \ud83d", "surrogate"),
+        ([Message("assistant", "", tool_calls=5)], r"messages\[0\]: tool_calls must be a list"),  # type: ignore[arg-type]
+        ([Message("assistant", "", tool_calls=[{"id": "1"}])], "list of workersai.ToolCall"),  # type: ignore[list-item]
+        ([Message("assistant", "", tool_calls=[ToolCall("1", "f", {"a": {1}})])], "can't be written as JSON"),
     ],
 )
 def test_bad_input_is_refused_by_name(model_input: Any, says: str) -> None:
@@ -140,11 +143,14 @@ def test_bad_input_is_refused_by_name(model_input: Any, says: str) -> None:
         ({"stop": [""]}, "stop: must not hold an empty string"),
         ({"timeout": -1}, "timeout: must be a number of seconds above 0"),
         ({"timeout": math.inf}, "timeout: must be a number of seconds above 0"),
+        ({"timeout": 1e12}, "timeout: must be a number of seconds above 0, and 1,000,000 at the most"),
+        ({"top_k": 10**5000}, "top_k: .* got a huge int"),
         ({"max_retries": -1}, "max_retries: .*greater than or equal to 0"),
         ({"model": "llama-3"}, "model: must be a model's full name, which begins with @"),
         ({"model": "@cf/meta/../x"}, "model: must be"),
         ({"model": "@cf/meta/llama?x=1"}, "model: must be"),
         ({"model": "@cf/meta/llama\n"}, "model: must be"),
+        ({"model": "@cf/" + "a" * 200}, "model: must be"),
         ({"gateway": "a\r\nx-evil: 1"}, "gateway: must be printable ASCII"),
         ({"session_affinity": ""}, "session_affinity: must be printable"),
         ({"tempertaure": 1}, "tempertaure is no option of a call; there are: model, temperature"),
@@ -171,9 +177,9 @@ def test_the_keyword_arguments_are_the_options() -> None:
     assert set(Options.__annotations__) == set(CallOptions.model_fields)
 
 
-@pytest.mark.parametrize("response_format", [{}, {"type": "text"}, {"json_schema": {}}])
-def test_a_response_format_that_the_service_lacks_is_refused(response_format: dict[str, Any]) -> None:
-    with pytest.raises(BadRequestError, match="response_format: its type must be"):
+@pytest.mark.parametrize("response_format", [{}, {"type": "text"}, {"json_schema": {}}, "json_object", 5, []])
+def test_a_response_format_that_the_service_lacks_is_refused(response_format: Any) -> None:
+    with pytest.raises(BadRequestError, match=r"response_format(: its type)? must be"):
         body("hi", response_format=response_format)
 
 
@@ -183,8 +189,11 @@ def test_json_mode_is_not_asked_for_in_a_stream() -> None:
 
 
 def test_a_schema_that_is_no_json_is_refused() -> None:
-    with pytest.raises(BadRequestError, match="can't be written as JSON"):
-        body("hi", response_format={"type": "json_schema", "json_schema": {"x": object()}})
+    cyclic: dict[str, Any] = {}
+    cyclic["self"] = cyclic
+    for schema in ({"x": object()}, {("a", "b"): 1}, {"x": math.nan}, cyclic):
+        with pytest.raises(BadRequestError, match="can't be written as JSON"):
+            body("hi", response_format={"type": "json_schema", "json_schema": schema})
 
 
 @given(

@@ -197,12 +197,22 @@ def test_an_overflow_told_in_an_event_is_known_by_its_words() -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"data: {nonsense\n\n", b"data: 5\n\n", b'data: {"tool_calls":[5]}\n\n', b'data: "\xff"\n\n']
-)
+GARBAGE = [
+    b"{nonsense",
+    b"5",
+    b'"\xff"',
+    b'{"tool_calls":[5]}',
+    b'{"tool_calls":5}',
+    b'{"choices":[5]}',
+    b'{"choices":[{"delta":"x"}]}',
+    b'{"choices":[{"delta":["x"]}]}',
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
 def test_an_event_that_cannot_be_read_is_an_error_and_not_skipped(garbage: bytes) -> None:
     with pytest.raises(ServerError) as caught:
-        read([event(response="a"), garbage, event(response="b"), b"data: [DONE]\n\n"])
+        read([event(response="a"), b"data: " + garbage + b"\n\n", event(response="b"), b"data: [DONE]\n\n"])
     assert caught.value.partial is not None
     assert caught.value.partial.text == "a"
 
