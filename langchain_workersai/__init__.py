@@ -1,5 +1,6 @@
 """LangChain models for Cloudflare Workers AI."""
 
+from langchain_workersai import _extra as _extra
 from langchain_workersai.chat_models import ChatWorkersAI
 
 __all__ = ["ChatWorkersAI"]

@@ -17,7 +17,7 @@ from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, S
 from workersai.options import Options
 from workersai.protocol.request import Input
 from workersai.protocol.values import Completion, Delta
-from workersai.transport import build, error_from_httpx, head_of, timeouts, tls
+from workersai.transport import build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
 
@@ -80,6 +80,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         await self.aclose()
 
     async def _pool(self) -> httpx.AsyncClient:
+        self._check_open()
         return self._given_http_client or await self._pools.get()
 
 
@@ -95,7 +96,7 @@ class _Pools:
         if loop not in self._by_loop:
             for gone in [known for known in self._by_loop if known.is_closed()]:
                 del self._by_loop[gone]
-            http = httpx.AsyncClient(timeout=timeouts(), verify=tls())
+            http = new_pool(httpx.AsyncClient)
             keeper = _keep_open(http)
             self._by_loop[loop] = http, keeper
             await anext(keeper)

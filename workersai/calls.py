@@ -60,6 +60,10 @@ class BaseClient(Generic[HTTPClientT]):
         # Without the connection pools: they belong to a process, and are made again on first use.
         return {name: self.__dict__[name] for name in ("settings", "_defaults", "_given_http_client", "_closed")}
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError(f"This {type(self).__name__} was closed; make another.")
+
     def _prepare(
         self,
         model_input: Input,
@@ -68,8 +72,7 @@ class BaseClient(Generic[HTTPClientT]):
         *,
         stream: bool = False,
     ) -> Call:
-        if self._closed:
-            raise RuntimeError(f"This {type(self).__name__} was closed; make another.")
+        self._check_open()
         options = call_options({**self._defaults, **given})
         retries = options.max_retries
         return Call(

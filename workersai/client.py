@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -18,7 +19,7 @@ from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, S
 from workersai.options import Options
 from workersai.protocol.request import Input
 from workersai.protocol.values import Completion, Delta
-from workersai.transport import build, error_from_httpx, head_of, timeouts, tls
+from workersai.transport import build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class Client(BaseClient[httpx.Client]):
 
     _http_kind = httpx.Client
     _http: httpx.Client | None = None
+    _process = 0
 
     def run(
         self,
@@ -104,17 +106,23 @@ class Client(BaseClient[httpx.Client]):
         self.close()
 
     def _pool(self) -> httpx.Client:
+        self._check_open()
         if self._given_http_client is not None:
             return self._given_http_client
         with _POOL_LOCK:
-            if self._http is None:
-                self._http = httpx.Client(timeout=timeouts(), verify=tls())
+            # A forked process may not use its parent's connections: the two would read each other's answers.
+            if self._http is None or self._process != os.getpid():
+                self._http, self._process = new_pool(httpx.Client), os.getpid()
                 # A client that nobody closes closes its pool when it is collected, or when the program ends.
                 weakref.finalize(self, self._http.close)
             return self._http
 
 
 _POOL_LOCK = threading.Lock()  # only held to look up a pool, or to make one
+if hasattr(os, "register_at_fork"):  # held for the fork, so that no child finds it held by a thread that is not there
+    os.register_at_fork(
+        before=_POOL_LOCK.acquire, after_in_parent=_POOL_LOCK.release, after_in_child=_POOL_LOCK.release
+    )
 
 
 class _Exchange:

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from workersai._version import __version__
+from workersai.errors import ConfigurationError
+from workersai.settings import Settings
 
 app = typer.Typer(help="Cloudflare Workers AI from Python.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -41,6 +43,10 @@ def serve(
         from workersai.local.engine import EngineError  # noqa: PLC0415
     except ImportError as error:
         sys.exit(str(error))
+    try:
+        Settings(account_id=account, api_token=token)
+    except ConfigurationError as error:
+        sys.exit(f"{error} Choose another --account or --token.")
     if host not in _LOOPBACK:
         typer.echo(f"Warning: other machines can reach {host}, over plain HTTP.", err=True)
     server = LocalServer(host=host, port=port, model_path=model, api_token=token, account_id=account)
@@ -51,7 +57,7 @@ def serve(
     except OSError as error:
         # The socket module adds the address to the reason, in brackets.
         reason = str(error.strerror or error).partition(" (")[0]
-        sys.exit(f"Can't listen on {host}:{port}: {reason}. Choose another --port.")
+        sys.exit(f"Can't listen on {host}:{port}: {reason}. Choose another --host or --port.")
     typer.echo(f"Serving {server.engine.name}; Ctrl-C stops it. To use it, in another terminal:\n")
     for name, value in server.environment.items():
         typer.echo(f"export {name}={shlex.quote(value)}")

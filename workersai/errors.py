@@ -148,6 +148,8 @@ class ServerError(WorkersAIError):
 class StreamInterruptedError(WorkersAIError):
     """A stream ended before the answer did. ``partial`` holds what had arrived."""
 
+    default_retryable = True
+
 
 class _Row(NamedTuple):
     error: type[WorkersAIError]
@@ -156,11 +158,14 @@ class _Row(NamedTuple):
 
 
 _CREDENTIALS = (
-    "Check CLOUDFLARE_API_TOKEN: it needs the Workers AI permission (dash.cloudflare.com/profile/api-tokens)."
+    "Check CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID: the token needs the Workers AI permission for that account "
+    "(dash.cloudflare.com/profile/api-tokens)."
 )
 _WINDOW = "Shorten the prompt, or ask for fewer tokens with max_tokens."
 _TOMORROW = "Wait for the next day (UTC), or move the account to the Workers Paid plan."
 _ACCOUNT = "Ask Cloudflare about the account's access to this model."
+
+_LONGEST_WORDS = 2_000  # of the service's own in a message
 
 # The wire page's table, by the service's code.
 _BY_CODE: dict[int, _Row] = {
@@ -224,6 +229,8 @@ def error_for(message: str, *, status_code: int | None, code: int | None, **fact
     """
     row = _row_for(message, status_code, code)
     advice = f" {row.advice}" if row.advice else ""
+    if len(message) > _LONGEST_WORDS:
+        message = f"{message[:_LONGEST_WORDS]} ... ({len(message):,} characters)"
     sentence = message if message.endswith((".", "!", "?")) else f"{message}."
     facts.setdefault("retryable", row.retryable)
     return row.error(f"{sentence}{advice}", status_code=status_code, code=code, **facts)

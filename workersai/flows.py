@@ -154,4 +154,4 @@ def _backoff(error: WorkersAIError, tries: int) -> float | None:
     if error.retry_after is not None:
         return error.retry_after if error.retry_after <= _LONGEST_RETRY_AFTER else None
     # Full jitter: clients that failed together must not come back together.
-    return random.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**tries))  # noqa: S311 - not a secret
+    return random.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(tries, 10)))  # noqa: S311 - not a secret

@@ -1,7 +1,7 @@
 """What one call may ask for: each setting, its range and its meaning, written once for all three packages.
 
 The ranges are those of the published JSON Schema (the Prompt and the Messages form). A value of None leaves a setting
-to the service, or to the client's own settings.
+to the service; given to one call, it takes back what the client or the model was made with.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def _checked_stop(stop: str | Sequence[str] | None) -> list[str] | None:
 
 def checked_header_value(value: str | None) -> str | None:
     """A value that may go into a request header: printable ASCII, so that it can't end the header and begin another."""
-    if value is not None and not (value.isascii() and value.isprintable() and value.strip()):
-        raise ValueError("must be printable ASCII, without line ends, and not empty")
+    if value is not None and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", value):
+        raise ValueError("must be printable ASCII that neither begins nor ends with a space, and not empty")
     return value
 
 

@@ -102,7 +102,7 @@ def _checked_base_url(base_url: str) -> str:
         raise ConfigurationError(f"base_url {base_url!r} needs a scheme and a host, as in {DEFAULT_BASE_URL}.")
     if not re.fullmatch(_HOST, host):
         raise ConfigurationError(f"base_url {base_url!r} has no host that can be looked up: {host!r}.")
-    if parts.query or parts.fragment or parts.username is not None:
+    if "?" in base_url or "#" in base_url or parts.username is not None:
         raise ConfigurationError("base_url may not hold a user name, a query or a fragment.")
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(f"base_url {base_url!r} must be https: the token would travel in the clear.")

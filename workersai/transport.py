@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ssl
 from functools import cache
+from typing import TypeVar
 
 import httpx
 
-from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
+from workersai.errors import APIConnectionError, APITimeoutError, ConfigurationError, WorkersAIError
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Request
 from workersai.settings import DEFAULT_TIMEOUT
 
 _LONGEST_CONNECT = 10.0  # seconds; a host that is there accepts a connection sooner
+# httpx's own 100 would make a batch of more wait for a connection, and then blame the server.
+_LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+
+PoolT = TypeVar("PoolT", httpx.Client, httpx.AsyncClient)
 
 
 def timeouts(seconds: float = DEFAULT_TIMEOUT) -> httpx.Timeout:
@@ -20,8 +25,23 @@ def timeouts(seconds: float = DEFAULT_TIMEOUT) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=min(seconds, _LONGEST_CONNECT))
 
 
+def new_pool(kind: type[PoolT]) -> PoolT:
+    """A connection pool with our settings; proxies are those of the environment, as httpx reads them.
+
+    Raises:
+        ConfigurationError: the environment's proxy or certificate settings can't be used.
+    """
+    try:
+        return kind(timeout=timeouts(), verify=_tls(), limits=_LIMITS)
+    except (OSError, ImportError, ValueError, httpx.InvalidURL) as error:
+        raise ConfigurationError(
+            f"The environment's settings for HTTP can't be used ({type(error).__name__}: {error}). Look at HTTP_PROXY, "
+            "HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR, or pass an http_client of your own."
+        ) from error
+
+
 @cache
-def tls() -> ssl.SSLContext:
+def _tls() -> ssl.SSLContext:
     """The TLS context of all pools of this process: reading the certificates takes tens of milliseconds."""
     return httpx.create_ssl_context()
 
@@ -47,6 +67,8 @@ def error_from_httpx(error: httpx.HTTPError) -> WorkersAIError:
         return APIConnectionError(
             f"Could not connect to {host} ({what}). Check the network, a proxy's setting, and the base URL."
         )
+    if isinstance(error, httpx.PoolTimeout):
+        return APITimeoutError(f"All connections of this client to {host} are in use: make fewer calls at once.")
     if isinstance(error, httpx.TimeoutException):
         return APITimeoutError(f"{host} did not answer in time ({what}). Try again, or raise timeout.")
     return APIConnectionError(f"The connection to {host} failed ({what}). Try again.")

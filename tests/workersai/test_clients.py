@@ -3,7 +3,10 @@
 import asyncio
 import gc
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -182,6 +185,12 @@ def test_a_stall_in_mid_stream_is_a_timeout_with_what_came(driver: Driver, serve
     assert caught.value.partial.text == "Hel"
 
 
+def test_a_stream_cut_off_before_its_first_piece_is_tried_again(driver: Driver, serve: Serve) -> None:
+    server = serve(refusals_then(RawReply(b": hi\n\n", cut=True)))
+    assert driver.stream(connection(server), HI)[0].text == "at"
+    assert len(server.requests) == 2
+
+
 def test_a_redirect_is_not_followed(driver: Driver, serve: Serve) -> None:
     server = serve([RawReply(b"", 302, headers={"Location": "https://elsewhere.example/"})])
     with pytest.raises(errors.BadRequestError, match="redirect"):
@@ -301,6 +310,42 @@ def test_a_cancelled_task_closes_its_connection(serve: Serve) -> None:
 def test_an_unclosed_client_leaves_no_warning_behind(serve: Serve) -> None:
     Client(**connection(serve(lambda _: "ok"))).run("hi")
     gc.collect()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_makes_connections_of_its_own(serve: Serve) -> None:
+    server = serve(lambda request: f"you said {request.prompt}")
+    with Client(**connection(server)) as client:
+        client.run("warm")
+        child = os.fork()
+        asked = "child" if child == 0 else "parent"
+        right = all(client.run(asked).text == f"you said {asked}" for _ in range(20))
+        if child == 0:
+            os._exit(0 if right else 1)
+        assert right
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "ALL_PROXY"])
+def test_an_environment_that_cannot_be_used_is_told_by_its_variables(name: str) -> None:
+    code = (
+        "from workersai import Client\n"
+        "from workersai.errors import ConfigurationError\n"
+        "try: Client(account_id='a', api_token='t').run('hi')\n"
+        f"except ConfigurationError as error: assert {name!r} in str(error), error\n"
+        "else: raise SystemExit('no error')\n"
+    )
+    value = {"SSL_CERT_FILE": "/no/such/file", "ALL_PROXY": "socks9://nowhere"}[name]
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, name: value}, timeout=60, check=True)  # noqa: S603
+
+
+def test_a_stream_that_begins_after_closing_is_refused(serve: Serve) -> None:
+    client = Client(**connection(serve("never")))
+    deltas = client.stream(HI)
+    client.close()
+    with pytest.raises(RuntimeError, match="This Client was closed"):
+        next(deltas)
 
 
 def test_a_closed_client_says_so(serve: Serve) -> None:

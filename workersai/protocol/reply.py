@@ -104,16 +104,16 @@ def text_of(response: Any) -> str:
     return "" if response is None else json.dumps(response, ensure_ascii=False)
 
 
-def calls_of(wires: Any, head: ReplyHead) -> list[Any]:
+def calls_of(wires: Any, head: ReplyHead) -> list[dict[str, Any]]:
     """The entries of a ``tool_calls`` field, which may be null or absent.
 
     Raises:
-        ServerError: it is no list.
+        ServerError: it is no list of objects.
     """
     if wires is None:
         return []
-    if not isinstance(wires, list):
-        raise _unreadable("has tool calls that are no list", head)
+    if not isinstance(wires, list) or not all(isinstance(wire, dict) for wire in wires):
+        raise _unreadable("has tool calls that are no list of objects", head)
     return wires
 
 
@@ -149,8 +149,8 @@ def error_of(payload: Any, head: ReplyHead) -> WorkersAIError | None:
         return None
     entry: Any = payload.get("error")
     errors = payload.get("errors")
-    if isinstance(errors, list) and errors:
-        entry = errors[0]
+    if errors:
+        entry = errors[0] if isinstance(errors, list) else errors
     if not entry and payload.get("success") is not False:
         return None
     message, code = _message_and_code(entry)
@@ -198,7 +198,9 @@ def _message_and_code(entry: Any) -> tuple[str, int | None]:
     if not isinstance(entry, dict):
         return ("" if entry is None else str(entry)), None
     message, code = str(entry.get("message") or ""), entry.get("code")
-    if isinstance(code, int):
+    if isinstance(code, str) and code.isascii() and code.isdigit():
+        code = int(code[:9])
+    if isinstance(code, int) and not isinstance(code, bool):
         return message, code
     # {"message": "4006: you have used up ...", "code": "internal_error"}: the number in front is the code.
     number = re.match(r"(\d{4,5}): ", message)

@@ -97,9 +97,10 @@ def _input_body(model_input: Input) -> dict[str, Any]:
         raise BadRequestError(f"A call takes a text or a list of messages, not {type(model_input).__name__}.")
     if not model_input:
         raise BadRequestError("The list of messages is empty: the service needs at least one.")
-    return {
-        "messages": [_message_to_wire(_message(item, f"messages[{index}]")) for index, item in enumerate(model_input)]
-    }
+    messages = [_message(item, f"messages[{index}]") for index, item in enumerate(model_input)]
+    if not any(message.content or message.tool_calls for message in messages):
+        raise BadRequestError("The messages are empty: there is nothing for the model to answer.")
+    return {"messages": [_message_to_wire(message) for message in messages]}
 
 
 def _message(item: Message | Mapping[str, Any], where: str) -> Message:

@@ -17,7 +17,7 @@ class SSEDecoder:
     """
 
     def __init__(self) -> None:
-        self._tail = b""  # the line that has not ended yet
+        self._tail: list[bytes] = []  # the pieces of the line that has not ended yet
         self._data: list[bytes] = []  # the data lines of the event that has not ended yet
         self._after_cr = False  # a line ended in CR: an LF that follows belongs to it
         self._at_start = True
@@ -27,15 +27,15 @@ class SSEDecoder:
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
-        buffer = self._tail + chunk
+        if b"\n" not in chunk and b"\r" not in chunk:
+            self._tail.append(chunk)  # a long line is joined once, when it ends
+            return []
+        buffer = b"".join((*self._tail, chunk))
         if self._at_start:
-            if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
-                self._tail = buffer  # too early to tell whether a byte order mark comes
-                return []
             self._at_start = False
             buffer = buffer.removeprefix(_BOM)
         lines = buffer.splitlines(keepends=True)  # on bytes: LF, CR and CRLF only, as the standard has it
-        self._tail = lines.pop() if lines and not lines[-1].endswith((b"\n", b"\r")) else b""
+        self._tail = [] if lines[-1].endswith((b"\n", b"\r")) else [lines.pop()]
         self._after_cr = buffer.endswith(b"\r")
         return [event for line in lines if (event := self._line(line.rstrip(b"\r\n"))) is not None]
 
@@ -45,7 +45,9 @@ class SSEDecoder:
         The standard drops it; here it is handed over, since a server that forgets the last line end is likelier
         than one that was cut off just there, and the reader of the events can tell the two apart.
         """
-        line, self._tail = self._tail, b""
+        line, self._tail = b"".join(self._tail), []
+        if self._at_start:
+            line = line.removeprefix(_BOM)
         return [event for ended in (line, b"") if (event := self._line(ended)) is not None]
 
     def _line(self, line: bytes) -> bytes | None:

@@ -7,6 +7,7 @@ a failure told in an event, a stop string of ours, or nothing at all, which is a
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,10 @@ from workersai.protocol.tool_calls import ToolCallAssembler
 from workersai.protocol.values import Completion, Delta, ToolCallDelta, Usage
 
 _DONE = b"[DONE]"
+_BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:")
+_STREAM = re.compile(rb":|(data|event|id|retry)[:\r\n]")
+_ENOUGH = max(map(len, _FIELDS))  # to tell a stream from what is none
 
 
 class StreamReader:
@@ -60,12 +65,7 @@ class StreamReader:
 
     def feed(self, data: bytes) -> list[Delta]:
         """The deltas that ``data`` completes. A failure found in it shows in ``ended``, and ``close`` raises it."""
-        if self._sniffing:
-            data = self._sniff(data)
-        if self._whole is not None:
-            self._whole += data
-            return []
-        return self._read(self._events.feed(data))
+        return self._take(self._sniff(data) if self._sniffing else data)
 
     def close(self) -> list[Delta]:
         """The last deltas, once no more bytes come: held-back text, then one with the usage and the finish.
@@ -74,9 +74,11 @@ class StreamReader:
             StreamInterruptedError: the stream was cut off (wire page, "Streams"); ``partial`` has what came.
             WorkersAIError: the failure that the stream told of, with its ``partial``.
         """
+        last = self._take(self._sniff(b"", at_end=True)) if self._sniffing else []
         if self._whole is not None:
             return deltas_of(completion_from_body(bytes(self._whole), self._head, self._asked))
-        last = [] if self.ended else self._read(self._events.close(), at_end=True)
+        if not self.ended:
+            last += self._read(self._events.close(), at_end=True)
         self._release(last)
         if self._failure is not None:
             raise self._failure
@@ -105,18 +107,25 @@ class StreamReader:
             partial=self.partial(),
         )
 
-    def _sniff(self, data: bytes) -> bytes:
+    def _sniff(self, data: bytes, *, at_end: bool = False) -> bytes:
         """Asked for a stream, a route may answer with the whole reply at once, and labels can't be relied on.
 
-        No line of a stream begins with a brace; a JSON reply does, and an HTML page with ``<``.
+        A stream begins with a comment or with a field's name; a JSON reply, a page of HTML or a plain text does not.
         """
-        data = self._sniffed + data
-        first = data.lstrip()[:1]
-        self._sniffed = b"" if first else data
-        self._sniffing = not first
-        if first in (b"{", b"[", b"<"):
+        data = (self._sniffed + data).removeprefix(_BOM).lstrip()
+        if len(data) < _ENOUGH and not at_end:
+            self._sniffed = data
+            return b""
+        self._sniffing = False
+        if not (_STREAM.match(data) or any(field.startswith(data) for field in _FIELDS)):
             self._whole = bytearray()
-        return data if first else b""
+        return data
+
+    def _take(self, data: bytes) -> list[Delta]:
+        if self._whole is not None:
+            self._whole += data
+            return []
+        return self._read(self._events.feed(data)) if data else []
 
     def _read(self, events: list[bytes], *, at_end: bool = False) -> list[Delta]:
         deltas: list[Delta] = []

@@ -14,7 +14,6 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from workersai.errors import ServerError
 from workersai.protocol.values import InvalidToolCall, ToolCall, ToolCallDelta
 
 
@@ -38,12 +37,8 @@ class ToolCallAssembler:
         self._calls: list[_Growing] = []
         self._by_index: dict[int, int] = {}  # the wire's index -> the place in self._calls
 
-    def add(self, wires: Sequence[Any]) -> list[ToolCallDelta]:
-        """Takes the entries of one ``tool_calls`` array; gives what each added, with an index of our own.
-
-        Raises:
-            ServerError: if an entry is not an object.
-        """
+    def add(self, wires: Sequence[dict[str, Any]]) -> list[ToolCallDelta]:
+        """Takes the entries of one ``tool_calls`` array; gives what each added, with an index of our own."""
         deltas = (self._add(wire) for wire in wires)
         return [delta for delta in deltas if delta is not None]
 
@@ -55,9 +50,7 @@ class ToolCallAssembler:
             tuple(call for call in finished if isinstance(call, InvalidToolCall)),
         )
 
-    def _add(self, wire: Any) -> ToolCallDelta | None:
-        if not isinstance(wire, dict):
-            raise ServerError(f"A tool call in the reply is not an object: {wire!r:.100}.", retryable=False)
+    def _add(self, wire: dict[str, Any]) -> ToolCallDelta | None:
         name, arguments = _name_and_arguments(wire)
         wire_id = wire.get("id") or None
         if not (name or arguments or wire_id):

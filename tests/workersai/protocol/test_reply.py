@@ -266,6 +266,26 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(headers: dict[str, str], s
     assert error_from_body(b"{}", ReplyHead(503, headers)).retry_after == seconds
 
 
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"errors": [{"code": "5007", "message": "x"}]}, errors.ModelNotFoundError),
+        ({"errors": {"code": 5007, "message": "x"}}, errors.ModelNotFoundError),
+        ({"errors": "x"}, errors.BadRequestError),
+        ({"errors": [{"code": True, "message": "x"}]}, errors.BadRequestError),
+    ],
+)
+def test_an_error_that_is_written_a_little_differently_is_read(body: Any, kind: type[errors.WorkersAIError]) -> None:
+    assert type(error_from_body(json.dumps(body).encode(), ReplyHead(400, {}))) is kind
+
+
+def test_a_very_long_message_is_cut_and_says_so() -> None:
+    body = json.dumps({"errors": [{"code": 5006, "message": "x" * 5_000_000}]}).encode()
+    message = str(error_from_body(body, ReplyHead(400, {})))
+    assert len(message) < 2_200
+    assert "(5,000,000 characters)" in message
+
+
 WORDS = [
     "result",
     "response",

@@ -107,6 +107,7 @@ def test_json_mode_is_asked_for_with_the_bare_schema() -> None:
         ((), "list of messages is empty"),
         (5, "not int"),
         (b"hi", "not bytes"),
+        ([Message("user", ""), Message("assistant", "")], "messages are empty"),
         ([5], r"messages\[0\] is neither"),
         ([Message("user", "a"), Message("critic", "b")], r"messages\[1\]: the service knows no role 'critic'"),  # type: ignore[arg-type]
         ([{"role": "developer", "content": "b"}], "no role 'developer'"),
@@ -153,6 +154,8 @@ def test_bad_input_is_refused_by_name(model_input: Any, says: str) -> None:
         ({"model": "@cf/" + "a" * 200}, "model: must be"),
         ({"gateway": "a\r\nx-evil: 1"}, "gateway: must be printable ASCII"),
         ({"session_affinity": ""}, "session_affinity: must be printable"),
+        ({"session_affinity": " x"}, "session_affinity: must be printable"),
+        ({"gateway": "x "}, "gateway: must be printable"),
         ({"tempertaure": 1}, "tempertaure is no option of a call; there are: model, temperature"),
         ({"temperature": 9, "top_k": 0}, "temperature: .* top_k: "),
     ],

@@ -239,6 +239,29 @@ def test_a_whole_json_reply_where_a_stream_was_asked_for_is_handed_on_as_a_strea
     assert (deltas[-1].usage, deltas[-1].finish_reason) == (Usage(1, 2), "tool_calls")
 
 
+@pytest.mark.parametrize(
+    "body", [b"hello", b"null", b'"x"', b"upstream connect error", b"date: now", b"d\xff", b"[]", b"5"]
+)
+def test_what_is_neither_a_stream_nor_an_answer_says_so_and_keeps_its_status(body: bytes) -> None:
+    for chunks in ([body], [body[at : at + 1] for at in range(len(body))]):
+        with pytest.raises(ServerError) as caught:
+            read(chunks)
+        assert caught.value.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"d", b"data", b"event:", b": hi\n\n", b"\n\n\n", b"\xef\xbb\xbfda", b"retry: 5\n\n"]
+)
+def test_a_stream_of_no_event_was_cut_off(body: bytes) -> None:
+    with pytest.raises(StreamInterruptedError) as caught:
+        read([body])
+    assert caught.value.retryable
+
+
+def test_a_byte_order_mark_before_a_whole_reply_is_passed_over() -> None:
+    assert read([b'\xef\xbb\xbf{"response": "ok"}'])[0].text == "ok"
+
+
 def test_an_html_page_where_a_stream_was_asked_for_is_summed_up() -> None:
     with pytest.raises(ServerError, match="HTML page titled 'Bad gateway'") as caught:
         read([b"<!DOCTYPE html><html><head><title>Bad\n gateway</title>" + b"<p>" * 5000])
