@@ -91,7 +91,7 @@ def test_serve_prints_what_to_export_and_answers_until_it_is_interrupted() -> No
 
 @pytest.mark.model
 def test_what_is_printed_can_be_pasted_into_a_shell() -> None:
-    with serving("--port", "0", "--token", "it's; a $(token)", "--account", "a b") as process:
+    with serving("--port", "0", "--token", "it's;a$(token)", "--account", "a-b") as process:
         assert process.stdout
         lines: list[str] = []
         while len(lines) < 3:
@@ -100,7 +100,7 @@ def test_what_is_printed_can_be_pasted_into_a_shell() -> None:
             lines += [line] if line.startswith("export ") else []
     script = "".join(lines) + 'printf "%s|%s" "$CLOUDFLARE_ACCOUNT_ID" "$CLOUDFLARE_API_TOKEN"'
     shown = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True)  # noqa: S603
-    assert shown.stdout == "a b|it's; a $(token)"
+    assert shown.stdout == "a-b|it's;a$(token)"
 
 
 def test_a_model_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
@@ -119,7 +119,13 @@ def test_a_port_in_use_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         complaint = complaint_of(finished("serve", "--port", str(port)))
-    assert complaint == f"Can't listen on 127.0.0.1:{port}: Address already in use. Choose another --port."
+    assert complaint == f"Can't listen on 127.0.0.1:{port}: Address already in use. Choose another --host or --port."
+
+
+@pytest.mark.parametrize(("option", "value"), [("--token", "a b"), ("--token", ""), ("--account", "a/b")])
+def test_a_token_or_an_account_that_no_client_would_take_is_one_line(option: str, value: str) -> None:
+    complaint = complaint_of(finished("serve", "--port", "0", option, value))
+    assert complaint.endswith("Choose another --account or --token.")
 
 
 def test_a_port_out_of_range_is_a_usage_error() -> None:
