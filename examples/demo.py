@@ -18,7 +18,7 @@ from llama_index.core.llms import ChatMessage
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
 from workersai import Settings
-from workersai.errors import ConfigurationError
+from workersai.settings import ACCOUNT_VARIABLES, TOKEN_VARIABLES
 
 QUESTION = "What is the capital of France?"
 STORY = "Tell me a short story about a brave little boat."
@@ -28,13 +28,12 @@ SETTINGS: dict[str, Any] = {"temperature": 0.2, "repetition_penalty": 1.1, "max_
 def main() -> None:
     """Runs the demo."""
     with ExitStack() as stack:
-        try:
-            settings = Settings()
-        except ConfigurationError:
+        if not any(name in os.environ for name in (*ACCOUNT_VARIABLES, *TOKEN_VARIABLES)):
             os.environ.update(_local_server(stack))
             print(f"No credentials are set: this runs on SmolLM2-135M behind the local server, {Settings().base_url}.")
             print("It is a very small model; the code is the same for Cloudflare.\n")
         else:
+            settings = Settings()  # says what is missing, if only one of the two is set
             print(f"Credentials found: this runs on {settings.base_url}, billed to {settings.account_id}.\n")
         langchain(ChatWorkersAI(**SETTINGS))
         llamaindex(WorkersAI(**SETTINGS))

@@ -30,7 +30,16 @@ _ROLES: tuple[tuple[type[BaseMessage], Role], ...] = (
 # Blocks of an assistant's turn that are no text for the model: calls stand in tool_calls, and the thoughts of
 # another model are not this one's words.
 _NOT_SAID = frozenset(
-    {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call", "reasoning", "thinking"}
+    {
+        "redacted_thinking",
+        "tool_call",
+        "tool_call_chunk",
+        "invalid_tool_call",
+        "tool_use",
+        "function_call",
+        "reasoning",
+        "thinking",
+    }
 )
 
 
@@ -83,7 +92,8 @@ def _text(message: BaseMessage, where: str) -> str:
             texts.append(text)
         elif not (isinstance(message, AIMessage) and isinstance(kind, str) and kind in _NOT_SAID):
             raise BadRequestError(f"{where} holds a block of type {kind!r}: this model takes text only.")
-    return "\n".join(texts)
+    # The blocks of an answer are one text that was streamed in parts; those of another message stand side by side.
+    return ("" if isinstance(message, AIMessage) else "\n").join(texts)
 
 
 def message_to_langchain(completion: Completion) -> AIMessage:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from functools import cached_property
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -32,9 +32,11 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
 
     _http_kind = httpx.AsyncClient
 
-    @cached_property
+    @property
     def _pools(self) -> _Pools:
-        return _Pools()
+        # setdefault is atomic: two threads that come first at once get the same.
+        pools: _Pools = self.__dict__.setdefault("_loops", _Pools())
+        return pools
 
     async def run(
         self,
@@ -51,13 +53,20 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
         return end.value
 
-    def stream(self, model_input: Input, /, **options: Unpack[Options]) -> AsyncGenerator[Delta, None]:
+    def stream(
+        self,
+        model_input: Input,
+        /,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncGenerator[Delta, None]:
         """The answer in pieces; see :meth:`workersai.Client.stream`.
 
         Leaving early closes the connection when the generator is closed: use ``contextlib.aclosing`` where that must
         not wait for the event loop to notice.
         """
-        call = self._prepare(model_input, options, stream=True)
+        call = self._prepare(model_input, options, response_format, stream=True)
         return self._stream(flows.stream(call))
 
     async def _stream(self, flow: Flow[None]) -> AsyncGenerator[Delta, None]:
@@ -88,24 +97,28 @@ class _Pools:
     """A connection pool for each event loop."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # loops run in threads of their own
         self._by_loop: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None, None]]] = {}
 
     async def get(self) -> httpx.AsyncClient:
         """The running loop's pool, made where there is none yet."""
         loop = asyncio.get_running_loop()
-        if loop not in self._by_loop:
-            for gone in [known for known in self._by_loop if known.is_closed()]:
-                del self._by_loop[gone]
+        with self._lock:
+            pool = self._by_loop.get(loop)
+            if pool is not None:
+                return pool[0]
+            self._by_loop = {known: pool for known, pool in self._by_loop.items() if not known.is_closed()}
             http = new_pool(httpx.AsyncClient)
             keeper = _keep_open(http)
             self._by_loop[loop] = http, keeper
-            await anext(keeper)
-        return self._by_loop[loop][0]
+        await anext(keeper)
+        return http
 
     async def aclose(self) -> None:
         """Closes the running loop's pool and forgets the others, whose loops close them."""
-        _, keeper = self._by_loop.pop(asyncio.get_running_loop(), (None, None))
-        self._by_loop.clear()
+        with self._lock:
+            _, keeper = self._by_loop.pop(asyncio.get_running_loop(), (None, None))
+            self._by_loop = {}
         if keeper is not None:
             await keeper.aclose()
 

@@ -42,6 +42,8 @@ class BaseClient(Generic[HTTPClientT]):
         http_client: HTTPClientT | None = None,
         **defaults: Unpack[Options],
     ) -> None:
+        if settings is not None and (account_id or api_token or base_url):
+            raise ConfigurationError("Give either settings, or account_id, api_token and base_url; not both.")
         if settings is not None and not isinstance(settings, Settings):
             raise ConfigurationError(f"settings must be workersai.Settings, not {type(settings).__name__}.")
         if http_client is not None and not isinstance(http_client, self._http_kind):

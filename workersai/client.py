@@ -74,14 +74,21 @@ class Client(BaseClient[httpx.Client]):
         assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
         return end.value
 
-    def stream(self, model_input: Input, /, **options: Unpack[Options]) -> Generator[Delta, None, None]:
+    def stream(
+        self,
+        model_input: Input,
+        /,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> Generator[Delta, None, None]:
         """The answer in pieces, as it is written; the last delta has the usage and the finish reason.
 
         Leaving early closes the connection when the generator is closed: use ``contextlib.closing`` where that must
         not wait for the garbage collector. Arguments and errors are those of :meth:`run`; a failure on the way raises
-        with what had arrived in the error's ``partial``.
+        with what had arrived in the error's ``partial``. JSON Mode does not stream: ``response_format`` is refused.
         """
-        call = self._prepare(model_input, options, stream=True)
+        call = self._prepare(model_input, options, response_format, stream=True)
         return self._stream(flows.stream(call))
 
     def _stream(self, flow: Flow[None]) -> Generator[Delta, None, None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
-from typing_extensions import Self
+from typing_extensions import Self, override
 
 from workersai.async_client import AsyncClient
 from workersai.client import Client
@@ -52,6 +52,9 @@ class ConnectedModel(CallOptions):
     _async_client: AsyncClient = PrivateAttr()
 
     @model_validator(mode="after")
+    def _connected(self) -> Self:
+        return self._connect()
+
     def _connect(self) -> Self:
         settings = Settings(account_id=self.account_id, api_token=self.api_token, base_url=self.base_url)
         # The fields are frozen: a change would not reach the clients. Here they take what the environment gave.
@@ -59,6 +62,12 @@ class ConnectedModel(CallOptions):
         self._client = Client(settings=settings, http_client=self.http_client)
         self._async_client = AsyncClient(settings=settings, http_client=self.http_async_client)
         return self
+
+    @override
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy; one of another account or address is connected anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        return copy._connect() if update and not set(_OF_THE_ACCOUNT).isdisjoint(update) else copy  # noqa: SLF001
 
     def _options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The options of one call: the fields that are set, with what the call says itself over them."""

@@ -98,7 +98,7 @@ def stream(call: Call) -> Flow[None]:
     def attempt() -> Flow[None]:
         nonlocal nothing_emitted
         reader = yield from _open_stream(call)
-        while not reader.ended:
+        while not (reader.ended or reader.done):
             data = yield from _receive_into(reader)
             if not data:
                 break
@@ -109,6 +109,8 @@ def stream(call: Call) -> Flow[None]:
                 nothing_emitted = False
                 yield Emit(deltas)
         yield Emit(reader.close())
+        if reader.done:
+            yield from _drain()
 
     yield from _retried(attempt, call.max_retries, lambda: nothing_emitted)
 
@@ -125,12 +127,22 @@ def _receive_into(reader: StreamReader) -> Flow[bytes]:
     """The next bytes for the reader; what goes wrong on the way keeps what has arrived."""
     try:
         data: bytes = yield _RECEIVE
-    except APIConnectionError as error:
-        raise reader.interruption() from error
-    except APITimeoutError as error:
+    except (APIConnectionError, APITimeoutError) as error:
+        if reader.finished:
+            return b""  # what was lost is the usage at the most
+        if isinstance(error, APIConnectionError):
+            raise reader.interruption() from error
         error.partial = reader.partial()
         raise
     return data
+
+
+def _drain() -> Flow[None]:
+    """Reads the end of a body after ``[DONE]``, so that its connection can be used again; nothing can be lost now."""
+    try:
+        yield _RECEIVE
+    except (APIConnectionError, APITimeoutError) as error:
+        logger.debug("The connection ended badly after the whole answer had come: %s", error)
 
 
 def _retried(attempt: Callable[[], Flow[T]], max_retries: int, may_retry: Callable[[], bool]) -> Flow[T]:

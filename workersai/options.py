@@ -120,7 +120,10 @@ class CallOptions(BaseModel):
     """True: fail at once with :class:`~workersai.errors.RateLimitError` where the service would queue the call."""
 
     timeout: Annotated[float | None, AfterValidator(_checked_positive)] = None
-    """Seconds to wait for a connection, and between two pieces of the reply, at each attempt; 120 by default."""
+    """Seconds to wait for the reply, and between two pieces of it, at each attempt; 120 by default.
+
+    A connection must stand within 10 of them. An ``http_client`` of one's own brings its own default.
+    """
 
     max_retries: Annotated[int | None, Field(ge=0)] = None
     """Further attempts after a failure that is worth one; 2 by default, 0 for none."""

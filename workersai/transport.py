@@ -21,8 +21,11 @@ PoolT = TypeVar("PoolT", httpx.Client, httpx.AsyncClient)
 
 
 def timeouts(seconds: float = DEFAULT_TIMEOUT) -> httpx.Timeout:
-    """The timeouts of an attempt: for connecting, and for each wait for the next bytes."""
-    return httpx.Timeout(seconds, connect=min(seconds, _LONGEST_CONNECT))
+    """The timeouts of an attempt: for connecting, and for each wait for the next bytes.
+
+    Waiting for a free connection of the pool is not counted: the service has no part in it.
+    """
+    return httpx.Timeout(seconds, connect=min(seconds, _LONGEST_CONNECT), pool=None)
 
 
 def new_pool(kind: type[PoolT]) -> PoolT:
@@ -60,15 +63,19 @@ def head_of(response: httpx.Response) -> ReplyHead:
 
 
 def error_from_httpx(error: httpx.HTTPError) -> WorkersAIError:
-    """The error for a request that got no reply, or not the whole of one."""
+    """The error for a request that got no reply, or not the whole of one; httpx's own is its cause."""
+    ours = _error_from_httpx(error)
+    ours.__cause__ = error
+    return ours
+
+
+def _error_from_httpx(error: httpx.HTTPError) -> WorkersAIError:
     host = error.request.url.netloc.decode()
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError | httpx.ProxyError):
         return APIConnectionError(
             f"Could not connect to {host} ({what}). Check the network, a proxy's setting, and the base URL."
         )
-    if isinstance(error, httpx.PoolTimeout):
-        return APITimeoutError(f"All connections of this client to {host} are in use: make fewer calls at once.")
     if isinstance(error, httpx.TimeoutException):
         return APITimeoutError(f"{host} did not answer in time ({what}). Try again, or raise timeout.")
     return APIConnectionError(f"The connection to {host} failed ({what}). Try again.")

@@ -196,6 +196,22 @@ def test_the_account_cannot_be_changed_later() -> None:
         model.invoke("hi")
 
 
+def test_a_copy_of_another_address_calls_there(serve: Serve) -> None:
+    here, there = serve(sunny), serve(sunny)
+    chat(here).model_copy(update={"base_url": there.base_url}).invoke("hi")
+    chat(here).model_copy(update={"temperature": 0.5}).invoke("hi")
+    assert (len(there.requests), [record.body["temperature"] for record in here.requests]) == (1, [0.5])
+
+
+def test_an_empty_prompt_is_refused_before_a_request(face: Face, serve: Serve) -> None:
+    server = serve(sunny)
+    with pytest.raises(langchain.ModelInvalidRequestError, match="messages are empty"):
+        face.whole(chat(server), "")
+    with pytest.raises(langchain.ModelInvalidRequestError, match="list of messages is empty"):
+        face.pieces(chat(server), [])
+    assert server.requests == []
+
+
 def test_the_account_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CF_ACCOUNT_ID", "acc")
     monkeypatch.setenv("CF_AI_API_TOKEN", "tok")
@@ -235,7 +251,9 @@ def test_an_error_is_ours_and_langchains(
     error = caught.value
     assert isinstance(error, ours)
     assert (error.code, error.status_code, error.is_retryable) == (refusal.code, refusal.status, retryable)
-    assert isinstance(pickle.loads(pickle.dumps(error)), theirs)  # noqa: S301 - our own bytes
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert isinstance(again, theirs)
+    assert again.is_retryable is retryable
 
 
 def test_a_connection_that_cannot_be_made_is_langchains_error_as_well(face: Face) -> None:

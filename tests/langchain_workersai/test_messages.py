@@ -42,6 +42,11 @@ def test_blocks_of_text_are_joined_by_lines() -> None:
     assert message.content == "one\ntwo"
 
 
+def test_blocks_of_an_answers_text_are_one_text() -> None:
+    (message,) = messages_from_langchain([AIMessage([{"type": "text", "text": "It is "}, "sunny."])])
+    assert message.content == "It is sunny."
+
+
 def test_blocks_of_an_answer_that_are_no_text_of_it_are_left_out() -> None:
     content: list[str | dict[str, Any]] = [
         {"type": "reasoning", "reasoning": "hm"},

@@ -140,6 +140,16 @@ def test_a_connection_lost_in_mid_reply_is_a_connection_error(driver: Driver, se
         driver.run(connection(server), HI, max_retries=0)
 
 
+@pytest.mark.parametrize(
+    "end", [b"data: [DONE]\n\n", b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n']
+)
+def test_a_connection_lost_after_the_whole_answer_loses_nothing(driver: Driver, serve: Serve, end: bytes) -> None:
+    server = serve([RawReply([b'data: {"response":"Hello"}\n\n', end], cut=True)])
+    deltas = driver.stream(connection(server), HI)
+    assert [delta.text for delta in deltas] == ["Hello", ""]
+    assert deltas[-1].finish_reason == "stop"
+
+
 def test_a_stream_labelled_text_plain_is_a_stream(driver: Driver, serve: Serve) -> None:
     body = b'data: {"response":"ok"}\n\ndata: [DONE]\n\n'
     deltas = driver.stream(connection(serve([RawReply(body, content_type="text/plain")])), HI)
@@ -157,6 +167,13 @@ def test_a_page_of_html_is_summed_up_and_keeps_its_status(
         (driver.stream if streamed else driver.run)(connection(server), HI, max_retries=0)
     assert caught.value.status_code == status
     assert "sorry" not in str(caught.value)
+
+
+def test_json_mode_in_a_stream_is_refused_before_a_request(driver: Driver, serve: Serve) -> None:
+    server = serve("never")
+    with pytest.raises(errors.BadRequestError, match="does not stream"):
+        driver.stream(connection(server), HI, response_format={"type": "json_object"})
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])

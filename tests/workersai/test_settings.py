@@ -101,6 +101,8 @@ def test_a_setting_that_is_no_string_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_what_is_no_settings_or_no_httpx_client_of_its_kind_is_refused(kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match="not both"):
+        kind(settings=Settings(account_id="a", api_token="t"), account_id="b")
     with pytest.raises(ConfigurationError, match=r"settings must be workersai\.Settings, not str"):
         kind(settings="x")
     other: Any = httpx.AsyncClient if kind is Client else httpx.Client

@@ -25,11 +25,12 @@ class StopFilter:
         if self.hit:
             return ""
         text = self._held + text
-        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        # Of stop strings that overlap, the one that ends first: so it is wherever the text was cut into pieces.
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
             self.hit = True
             self._held = ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = self._length_to_hold(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

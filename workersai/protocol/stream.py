@@ -63,6 +63,16 @@ class StreamReader:
         """Whether nothing that may still come matters: a failure was told, or a stop string was reached."""
         return self._failure is not None or self._stop.hit
 
+    @property
+    def done(self) -> bool:
+        """Whether the stream said ``[DONE]``: the answer is whole, whatever becomes of the connection."""
+        return self._done
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is whole, as ``[DONE]`` or a finish reason says."""
+        return self._done or self._finish is not None
+
     def feed(self, data: bytes) -> list[Delta]:
         """The deltas that ``data`` completes. A failure found in it shows in ``ended``, and ``close`` raises it."""
         return self._take(self._sniff(data) if self._sniffing else data)
@@ -82,7 +92,7 @@ class StreamReader:
         self._release(last)
         if self._failure is not None:
             raise self._failure
-        if not (self._stop.hit or self._done or self._finish is not None):
+        if not (self._stop.hit or self.finished):
             raise self.interruption()
         return [*last, _last_delta(self._completion())]
 

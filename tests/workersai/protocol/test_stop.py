@@ -9,6 +9,13 @@ def test_text_ends_before_the_first_stop_string() -> None:
     assert before_stop("one two three two", ["three", "two"]) == ("one ", True)
 
 
+def test_of_stop_strings_that_overlap_the_one_that_ends_first_counts() -> None:
+    assert before_stop("xabcd", ["abcd", "bc"]) == ("xa", True)
+    assert before_stop("xabc", ["bc", "abc"]) == ("x", True)
+    stops = StopFilter(["abcd", "bc"])
+    assert "".join(stops.feed(character) for character in "xabcd") == "xa"
+
+
 def test_without_a_stop_string_nothing_is_held_back() -> None:
     stops = StopFilter(())
     assert (stops.feed("abc"), stops.flush(), stops.hit) == ("abc", "", False)
