@@ -45,6 +45,8 @@ _SHARED_CONTEXT = 16_384
 _PROMPT_CACHE_MIB = 128
 # What is kept free for the answer where a prompt is longer than the small model's window, at the most.
 _ROOM = 1_024
+# llama.cpp's seeds are 32 bits wide, and the highest of them asks for a random one.
+_SEEDS = 0xFFFF_FFFF
 _DEFAULT_TEMPERATURE = 0.6  # the service's (the schema's default)
 # A letter that no JSON begins with, and a weight that makes it the model's first choice.
 _NO_JSON, _SURELY = "z", 1_000.0
@@ -233,6 +235,8 @@ def _sampling_body(sampling: Sampling) -> dict[str, Any]:
     given.setdefault("temperature", _DEFAULT_TEMPERATURE)
     # The wire allows a factor of 0, which nothing can be divided by; 1 is no penalty.
     given["repeat_penalty"] = given.pop("repetition_penalty", 1.0) or 1.0
+    if "seed" in given:
+        given["seed"] %= _SEEDS
     return given
 
 

@@ -80,6 +80,11 @@ def test_the_same_seed_gives_the_same_answer(smollm: LocalServer) -> None:
     assert others != {text_of(smollm, warm)}
 
 
+def test_the_seed_that_means_a_random_one_to_llama_cpp_is_a_seed_like_any_other(smollm: LocalServer) -> None:
+    body = {**PROMPT, "temperature": 1.5, "seed": 4_294_967_295}
+    assert len({text_of(smollm, body) for _ in range(3)}) == 1
+
+
 def test_every_setting_at_its_end_is_answered(smollm: LocalServer) -> None:
     low = {"top_p": 0.001, "top_k": 1, "repetition_penalty": 0, "frequency_penalty": -2, "presence_penalty": -2}
     high = {"top_p": 1, "top_k": 50, "repetition_penalty": 2, "frequency_penalty": 2, "presence_penalty": 2}
