@@ -43,6 +43,11 @@ _NOT_SAID = frozenset(
 )
 
 
+# With output_version="v1" LangChain numbers the text blocks of a stream from 0 and merges blocks of one number: calls
+# are numbered where no text block comes.
+_FIRST_CALL = 1_000
+
+
 def messages_from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
     """The conversation in the service's terms.
 
@@ -127,7 +132,9 @@ def chunk_to_langchain(delta: Delta, *, with_usage: bool) -> AIMessageChunk:
     piece = delta.tool_call
     return AIMessageChunk(
         content=delta.text,
-        tool_call_chunks=[tool_call_chunk(name=piece.name, args=piece.arguments, id=piece.id, index=piece.index)],
+        tool_call_chunks=[
+            tool_call_chunk(name=piece.name, args=piece.arguments, id=piece.id, index=_FIRST_CALL + piece.index)
+        ],
     )
 
 

@@ -381,6 +381,15 @@ def test_calls_of_a_tool_become_langchains(face: Face, serve: Serve) -> None:
     assert whole.response_metadata["finish_reason"] == "tool_calls"
 
 
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_text_and_calls_of_one_stream_stay_apart(face: Face, serve: Serve, version: str) -> None:
+    answer = Answer("Let me look.", tool_calls=(CalledTool("f", {"a": 1}), CalledTool("g", {})))
+    whole = merged(face.pieces(chat(serve(lambda _: answer), output_version=version), "hi"))
+    assert whole.text == "Let me look."
+    assert [(call["name"], call["args"]) for call in whole.tool_calls] == [("f", {"a": 1}), ("g", {})]
+    assert [block["type"] for block in whole.content_blocks] == ["text", "tool_call", "tool_call"]
+
+
 def test_the_profile_comes_from_the_catalog() -> None:
     model = ChatWorkersAI(account_id="a", api_token="t")
     assert model.profile is not None
