@@ -34,8 +34,8 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
 
     @property
     def _pools(self) -> _Pools:
-        # setdefault is atomic: two threads that come first at once get the same.
-        pools: _Pools = self.__dict__.setdefault("_loops", _Pools())
+        # Made on first use, since an unpickled client has none; setdefault gives two threads at once the same.
+        pools: _Pools = self.__dict__.get("_loops") or self.__dict__.setdefault("_loops", _Pools())
         return pools
 
     async def run(
