@@ -59,13 +59,16 @@ def messages_from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
 
 def _message_from_langchain(message: BaseMessage, where: str) -> Message:
     calls: list[ToolCall] = []
+    said = [_text(message, where)]
     if isinstance(message, AIMessage):
         calls = [
             ToolCall(id=call["id"] or "", name=call["name"], arguments=call["args"]) for call in message.tool_calls
         ]
+        # A call whose arguments are no JSON can't be sent as one; as text the model still sees what it wrote.
+        said += [f'{{"name":"{call["name"]}","parameters":{call["args"]}}}' for call in message.invalid_tool_calls]
     return Message(
         role=_role(message, where),
-        content=_text(message, where),
+        content="\n".join(filter(None, said)),
         tool_calls=calls,
         tool_call_id=message.tool_call_id if isinstance(message, ToolMessage) else None,
         name=message.name,

@@ -37,6 +37,13 @@ def test_calls_and_their_results_go_along() -> None:
     assert (tool.role, tool.content, tool.tool_call_id, tool.name) == ("tool", "42", "c1", "f")
 
 
+def test_a_call_with_broken_arguments_stays_in_the_history_as_text() -> None:
+    call = {"id": "c1", "name": "f", "args": '{"a": ', "error": "cut", "type": "invalid_tool_call"}
+    (message,) = messages_from_langchain([AIMessage("Let me look.", invalid_tool_calls=[call])])
+    assert message.content == 'Let me look.\n{"name":"f","parameters":{"a": }'
+    assert message.tool_calls == []
+
+
 def test_blocks_of_text_are_joined_by_lines() -> None:
     (message,) = messages_from_langchain([HumanMessage(["one", {"type": "text", "text": "two"}])])
     assert message.content == "one\ntwo"
