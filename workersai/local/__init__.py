@@ -3,7 +3,7 @@
 from workersai.local import _extra as _extra
 from workersai.local.engine import CalledTool, Engine, RawReply
 from workersai.local.records import RequestRecord
-from workersai.local.scripted import Answer, Gate, Refusal, ScriptedEngine
+from workersai.local.scripted import Answer, Gate, Refusal, ScriptedEngine, streamed_calls
 from workersai.local.server import LocalServer
 from workersai.local.smollm import SmolLM
 
@@ -18,4 +18,5 @@ __all__ = [
     "RequestRecord",
     "ScriptedEngine",
     "SmolLM",
+    "streamed_calls",
 ]

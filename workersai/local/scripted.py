@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Final
 
 from workersai.local.engine import (
@@ -21,10 +22,12 @@ from workersai.local.engine import (
     TextPiece,
     Usage,
 )
-from workersai.local.wire import WireError
+from workersai.local.wire import DONE, WireError, sse, usage_to_wire
 
 _UNSET: Final[Any] = type("_Unset", (), {"__repr__": lambda _: "<unset>"})()
 _WORDS_A_MESSAGE = 4
+# Characters of a call's arguments that each event of a stream brings: few, so that even short ones come in several.
+_ARGUMENTS_PIECE = 4
 
 
 class Gate:
@@ -170,6 +173,46 @@ class ScriptedEngine:
             raise _wire_error_of(answer.failure)
         usage = answer.usage or Usage(await self.count_tokens(request), words)
         yield End(usage, answer.finish_reason or ("tool_calls" if answer.tool_calls else "stop"))
+
+
+def streamed_calls(*calls: CalledTool, text: str = "", usage: Usage | None = None) -> RawReply:
+    """A native stream whose calls come in OpenAI's pieces, as some routes send them (wire page, "Streams").
+
+    The events lie in ``choices[0].delta``: all starts, then the arguments a few characters at a time, the calls in
+    turn, then all finalisers, whose id, type and name are null. The finish reason, the usage and the end follow.
+
+    Args:
+        calls: What is called. The ids are ``chatcmpl-tool-0`` and so on.
+        text: Told before the calls, in one event.
+        usage: Default: 10 tokens of prompt and 5 of answer.
+    """
+    starts: list[dict[str, Any]] = [
+        {"id": f"chatcmpl-tool-{index}", "type": "function", "index": index, "function": {"name": call.name}}
+        for index, call in enumerate(calls)
+    ]
+    pieces: list[dict[str, Any]] = [
+        {"index": index, "function": {"arguments": piece}}
+        for turn in zip_longest(*map(_arguments_pieces, calls))
+        for index, piece in enumerate(turn)
+        if piece is not None
+    ]
+    ends: list[dict[str, Any]] = [
+        {"id": None, "type": None, "index": index, "function": {"name": None, "arguments": ""}}
+        for index, _ in enumerate(calls)
+    ]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": text}]
+    deltas += [{"tool_calls": [part]} for part in (*starts, *pieces, *ends)]
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": "tool_calls"})
+    chunk: dict[str, Any] = {"id": "chatcmpl-0", "object": "chat.completion.chunk"}
+    told = usage_to_wire(usage or Usage(10, 5), tell_cached=False)
+    events = [*({**chunk, "choices": [choice]} for choice in choices), {**chunk, "choices": [], "usage": told}]
+    return RawReply([*map(sse, events), DONE])
+
+
+def _arguments_pieces(call: CalledTool) -> list[str]:
+    text = json.dumps(dict(call.arguments), ensure_ascii=False)
+    return [text[start : start + _ARGUMENTS_PIECE] for start in range(0, len(text), _ARGUMENTS_PIECE)]
 
 
 def _follow(script: Script) -> Callable[[GenerationRequest], ScriptedAnswer]:

@@ -1,5 +1,6 @@
 """Scripts: the ways to write one, and what each answer of it turns into."""
 
+import json
 import threading
 from typing import Any
 
@@ -7,7 +8,17 @@ import pytest
 
 from tests.support import Serve
 from tests.workersai.local.asking import MESSAGES, PROMPT, chat, error_of, events_of, result_of, run
-from workersai.local import Answer, CalledTool, Engine, Gate, LocalServer, RawReply, ScriptedEngine, SmolLM
+from workersai.local import (
+    Answer,
+    CalledTool,
+    Engine,
+    Gate,
+    LocalServer,
+    RawReply,
+    ScriptedEngine,
+    SmolLM,
+    streamed_calls,
+)
 from workersai.local.engine import Usage
 
 
@@ -142,6 +153,33 @@ def test_a_raw_reply_may_name_its_own_headers(serve: Serve) -> None:
     reply = RawReply(b"data: [DONE]\r\n\r\n", headers={"CF-AIG-Cache-Status": "HIT"})
     response = run(serve([reply]), PROMPT)
     assert (response.headers["cf-aig-cache-status"], response.headers["content-type"]) == ("HIT", "text/event-stream")
+
+
+def test_calls_can_be_streamed_in_openais_pieces(serve: Serve) -> None:
+    calls = [CalledTool("get_weather", {"city": "Zürich"}), CalledTool("add", {"a": 1, "b": [2, 3]})]
+    server = serve([streamed_calls(*calls, text="Well,", usage=Usage(30, 20))])
+    *chunks, usage, done = events_of(run(server, {**MESSAGES, "stream": True}).text)
+    assert (usage["choices"], usage["usage"]["total_tokens"], done) == ([], 50, "[DONE]")
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    assert choices[0]["delta"]["content"] == "Well,"
+    assert [choice["finish_reason"] for choice in choices] == [None] * (len(choices) - 1) + ["tool_calls"]
+    parts = [part for choice in choices for part in choice["delta"].get("tool_calls", [])]
+    # Both start, take turns, and are closed.
+    assert parts[:2] == [
+        {"id": "chatcmpl-tool-0", "type": "function", "index": 0, "function": {"name": "get_weather"}},
+        {"id": "chatcmpl-tool-1", "type": "function", "index": 1, "function": {"name": "add"}},
+    ]
+    pieces = parts[2:-2]
+    assert [part["index"] for part in pieces[:6]] == [0, 1] * 3
+    for index, call in enumerate(calls):
+        arguments = "".join(part["function"]["arguments"] for part in pieces if part["index"] == index)
+        assert json.loads(arguments) == call.arguments
+        assert parts[index - 2] == {
+            "id": None,
+            "type": None,
+            "index": index,
+            "function": {"name": None, "arguments": ""},
+        }
 
 
 def test_both_engines_are_engines() -> None:
