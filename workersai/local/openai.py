@@ -11,7 +11,8 @@ from typing import Any
 
 from workersai.local.engine import CalledTool, End, GenerationRequest, TextPiece
 from workersai.local.reading import request_from_body
-from workersai.local.validation import Json, check_run_body
+from workersai.local.tools import function_of
+from workersai.local.validation import Json, check_run_body, check_tool_choice
 from workersai.local.wire import DONE, Answer, WireError, bad_input, json_from_answer, sse, usage_to_wire
 
 # What both APIs call by the same name. Whatever else OpenAI's clients send is left unread.
@@ -53,10 +54,12 @@ def request_from_openai(body: Json, *, session_affinity: bool = False) -> ChatRe
     request = request_from_body(
         run_body, model=body["model"], session_affinity=session_affinity, stop=_stops(body.get("stop", []))
     )
+    # The tools are not held against the /run schema, which asks more of them than OpenAI's clients send.
+    tools = _tools(body.get("tools", []))
+    check_tool_choice(body)
     options = body.get("stream_options", {})
     return ChatRequest(
-        # The tools are not held against the /run schema, which asks more of them than OpenAI's clients send.
-        replace(request, tools=_tools(body.get("tools", [])), tool_choice=body.get("tool_choice")),
+        replace(request, tools=tools, tool_choice=body.get("tool_choice")),
         include_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
     )
 
@@ -87,7 +90,7 @@ class OpenAIDialect:
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         """A ``chat.completion``."""
-        if self._json_mode:
+        if self._json_mode and not answer.tool_calls:
             json_from_answer(answer.text)
         message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
         if answer.tool_calls:
@@ -189,6 +192,15 @@ def _stops(stop: Any) -> tuple[str, ...]:
 def _tools(tools: Any) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise bad_input("'/tools' must be array of objects")
+    for index, function in enumerate(map(function_of, tools)):
+        for name, kind, told in (
+            ("name", str, "string"),
+            ("description", str, "string"),
+            ("parameters", dict, "object"),
+        ):
+            # All but the name may be left out, and be null.
+            if not isinstance(function.get(name), kind if name == "name" else kind | None):
+                raise bad_input(f"'/tools/{index}/function/{name}' must be {told}")
     return tuple(tools)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from workersai.local.tools import forced_name, function_of
 from workersai.local.wire import WireError, bad_input, strict_json
 
 Json = dict[str, Any]
@@ -65,7 +66,7 @@ def check_run_body(body: Json) -> None:
     _check_lora(body)
     if form == "messages":
         _check_messages(body["messages"])
-        _check_tool_choice(body)
+        check_tool_choice(body)
     _check_response_format(body)
 
 
@@ -200,13 +201,23 @@ def _check_message_calls(message: Json, place: str) -> None:
         raise bad_input(f"'{place}/tool_calls' must be array of objects")
 
 
-def _check_tool_choice(body: Json) -> None:
+def check_tool_choice(body: Json) -> None:
+    """Holds ``tool_choice`` against the tools, which are a list of objects.
+
+    Raises:
+        WireError: it is none that the service knows, or demands a call that no tool of the request can be (5006).
+    """
     choice = body.get("tool_choice", "auto")
+    tools = body.get("tools", [])
     if isinstance(choice, str) and choice in _TOOL_CHOICES:
+        if choice == "required" and not tools:
+            raise bad_input("'/tools' must NOT have fewer than 1 items where '/tool_choice' is required")
         return
     function = choice.get("function") if isinstance(choice, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise bad_input(f"'/tool_choice' must be one of {', '.join(_TOOL_CHOICES)}, or name a function")
+    if forced_name(choice) not in [function_of(tool).get("name") for tool in tools]:
+        raise bad_input("'/tool_choice/function/name' must be equal to the name of one of the tools")
 
 
 def _check_response_format(body: Json) -> None:

@@ -139,6 +139,13 @@ def test_an_assistants_message_of_calls_may_lack_its_content(echo: LocalServer) 
     assert choice_of(chat(echo, {"messages": messages}))["message"]["content"] == "so?"
 
 
+def test_in_json_mode_a_call_may_come_in_place_of_the_object(serve: Serve) -> None:
+    server = serve([Answer(tool_calls=(CALL,))])
+    choice = choice_of(chat(server, {**MESSAGES, "response_format": {"type": "json_object"}}))
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    assert [call["function"]["name"] for call in choice["message"]["tool_calls"]] == ["get_weather"]
+
+
 def test_openais_envelope_around_a_schema_is_taken_off(serve: Serve) -> None:
     asked: list[GenerationRequest] = []
     server = serve(lambda request: '{"a": 1}' if asked.append(request) is None else "")  # type: ignore[func-returns-value]
@@ -163,6 +170,15 @@ def test_openais_envelope_around_a_schema_is_taken_off(serve: Serve) -> None:
         ({"temperature": 6}, 5006, "'/temperature' must be <= 5"),
         ({"n": 2}, 5006, "'/n' must be 1"),
         ({"tools": {}}, 5006, "'/tools' must be array of objects"),
+        ({"tools": [{"type": "function"}]}, 5006, "'/tools/0/function/name' must be string"),
+        (
+            {"tools": [{"function": {"name": "f", "parameters": []}}]},
+            5006,
+            "'/tools/0/function/parameters' must be obj",
+        ),
+        ({"tool_choice": "any"}, 5006, "'/tool_choice' must be one of"),
+        ({"tool_choice": "required"}, 5006, "'/tools' must NOT have fewer than 1 items"),
+        ({"tool_choice": {"function": {"name": "f"}}}, 5006, "must be equal to the name of one of the tools"),
         ({"response_format": "json_object"}, 5006, "'/response_format' must be object"),
         ({"response_format": []}, 5006, "'/response_format' must be object"),
         ({"response_format": {"type": "json_object"}, "stream": True}, 5006, "JSON Mode does not stream"),

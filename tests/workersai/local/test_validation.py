@@ -220,6 +220,20 @@ def test_another_tool_choice_is_refused(echo: LocalServer, choice: Any) -> None:
     )
 
 
+def test_a_demanded_call_needs_its_tool(echo: LocalServer) -> None:
+    named = {"type": "function", "function": {"name": "weather"}}
+    reason = "'/tool_choice/function/name' must be equal to the name of one of the tools"
+    assert accepted(echo, {**with_tool({"type": "function", "function": GOOD_FUNCTION}), "tool_choice": named})
+    assert refusal(echo, {**MESSAGES, "tool_choice": named}) == reason
+    assert refusal(echo, {**with_tool({**GOOD_FUNCTION, "name": "f"}), "tool_choice": named}) == reason
+    without: list[dict[str, Any]] = [{}, {"tools": []}]
+    for fields in without:
+        told = refusal(echo, {**MESSAGES, **fields, "tool_choice": "required"})
+        assert told == "'/tools' must NOT have fewer than 1 items where '/tool_choice' is required"
+        assert accepted(echo, {**MESSAGES, **fields, "tool_choice": "auto"})
+        assert accepted(echo, {**MESSAGES, **fields, "tool_choice": "none"})
+
+
 @pytest.mark.parametrize(
     ("response_format", "reason"),
     [
