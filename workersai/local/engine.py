@@ -56,8 +56,9 @@ class GenerationRequest:
     json_schema: Mapping[str, Any] | None = None
     """In JSON Mode, what the answer must satisfy; ``{"type": "object"}`` for ``json_object``."""
     tools: tuple[Mapping[str, Any], ...] = ()
-    """Checked, and carried for an engine that can call tools."""
+    """What the model may call, each in whichever of the wire's two shapes it was sent."""
     tool_choice: str | Mapping[str, Any] | None = None
+    """``auto`` (which None stands for), ``none``, ``required``, or OpenAI's object that names one of the tools."""
     stream: bool = False
     stop: tuple[str, ...] = ()
     """Texts that end the answer and are not part of it. Only the OpenAI-compatible twin takes any."""
@@ -128,7 +129,7 @@ Event = Note | TextPiece | CalledTool | End | RawReply
 
 
 class GrammarError(Exception):
-    """The JSON Schema can't be turned into a grammar, or the answer does not satisfy it."""
+    """A JSON Schema can't be turned into a grammar, or the answer does not satisfy it."""
 
 
 class EngineError(Exception):
@@ -164,6 +165,6 @@ class Engine(Protocol):
         """Answers ``request``. Closing the generator ends the work at once.
 
         Raises:
-            GrammarError: ``json_schema`` can't be met.
+            GrammarError: ``json_schema``, or the parameters of a tool, can't be met.
             EngineError: the model failed.
         """

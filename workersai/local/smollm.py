@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
@@ -27,12 +27,13 @@ from workersai.local.engine import (
     EngineError,
     Event,
     GenerationRequest,
-    GrammarError,
     Note,
     Sampling,
     TextPiece,
     Usage,
 )
+from workersai.local.grammar import Schema, UsableForms, call_schema, grammar_of
+from workersai.local.tools import Tool, messages_with_tools, must_call, offered_tools, with_calls
 
 logger = logging.getLogger("workersai.local")
 
@@ -48,6 +49,9 @@ _ROOM = 1_024
 # llama.cpp's seeds are 32 bits wide, and the highest of them asks for a random one.
 _SEEDS = 0xFFFF_FFFF
 _DEFAULT_TEMPERATURE = 0.6  # the service's (the schema's default)
+# Where JSON is asked for and the request names no penalty. More of it spoils the values (seen at 1.2: a city of "."),
+# less lets lists and texts go round in circles. It looks back over llama.cpp's default of 64 tokens.
+_JSON_REPETITION_PENALTY = 1.1
 # A letter that no JSON begins with, and a weight that makes it the model's first choice.
 _NO_JSON, _SURELY = "z", 1_000.0
 
@@ -65,6 +69,7 @@ class SmolLM:
         self._key = secrets.token_hex(16)
         self._server: Any = None
         self._window = 0
+        self._forms = UsableForms(self._holds)
 
     @property
     def name(self) -> str:
@@ -111,11 +116,11 @@ class SmolLM:
         """Answers; a prompt that is longer than the model's window loses its middle, which a :class:`Note` tells.
 
         Raises:
-            GrammarError: the schema can't be turned into a grammar.
+            GrammarError: the schema, or a tool's parameters, can't be turned into a grammar.
             EngineError: llama.cpp failed.
         """
-        if request.json_schema is not None:
-            await self._check_grammar(request.json_schema)
+        tools = offered_tools(request)
+        grammar = await self._grammar(request, tools)
         tokens = await self._tokens(request)
         # A model with a window smaller than that room still reads half a window.
         read = _without_middle(tokens, self._window - min(request.max_tokens, _ROOM, self._window // 2))
@@ -127,10 +132,12 @@ class SmolLM:
             logger.warning(note)
             yield Note(note)
         limit = min(request.max_tokens, self._window - len(read))
-        async with self._http.stream("POST", "/completion", json=_completion_body(request, read, limit)) as response:
+        body = {**_completion_body(request, read, limit), **grammar}
+        async with self._http.stream("POST", "/completion", json=body) as response:
             if response.status_code != httpx.codes.OK:
                 raise EngineError(f"llama.cpp refused the request: {(await response.aread()).decode()[:300]}")
-            async with aclosing(_events(response, len(tokens))) as events:
+            answer = _events(response, len(tokens))
+            async with aclosing(with_calls(answer, tools) if tools else answer) as events:
                 async for event in events:
                     yield event
 
@@ -138,27 +145,42 @@ class SmolLM:
         text = request.prompt
         if text is None or not request.raw:
             messages = [ChatMessage("user", text)] if text is not None else request.messages
-            rendered = await self._call(
-                "/apply-template", {"messages": [_to_template(message) for message in messages]}
-            )
+            told = messages_with_tools(messages, offered_tools(request))
+            rendered = await self._call("/apply-template", {"messages": told})
             text = rendered["prompt"]
         answer = await self._call("/tokenize", {"content": text, "add_special": True, "parse_special": True})
         tokens: list[int] = answer["tokens"]
         return tokens
 
-    async def _check_grammar(self, schema: Mapping[str, Any]) -> None:
-        """Asks for what a grammar would forbid: llama.cpp ignores a schema that it can't use, without a word."""
+    async def _grammar(self, request: GenerationRequest, tools: Sequence[Tool]) -> dict[str, Any]:
+        """The fields of a completion that hold the answer to a call, to JSON Mode's object, or to either.
+
+        Where the model may also answer in words, its first token decides between those and a call.
+        """
+        schemas: list[Schema] = [call_schema(tool.name, tool.parameters) for tool in tools]
+        wanted = None if must_call(request) else request.json_schema
+        if wanted is not None:
+            schemas.append(wanted)
+        if not schemas:
+            return {}
+        or_text = wanted is None and not must_call(request)
+        grammar = grammar_of(await self._forms.of(schemas), or_text=or_text)
+        if or_text or request.sampling.repetition_penalty is not None:
+            return {"grammar": grammar}
+        return {"grammar": grammar, "repeat_penalty": _JSON_REPETITION_PENALTY}
+
+    async def _holds(self, grammar: str) -> bool:
+        """Asks for what a grammar must forbid: llama.cpp ignores one that it can't use, without a word."""
         probe = {
             "prompt": "a",
             "n_predict": 1,
             "temperature": 0,
             "logit_bias": [[_NO_JSON, _SURELY]],
-            "json_schema": schema,
+            "grammar": grammar,
             "cache_prompt": False,
         }
         response = await self._http.post("/completion", json=probe)
-        if response.status_code != httpx.codes.OK or response.json()["content"] == _NO_JSON:
-            raise GrammarError("llama.cpp can't turn the schema into a grammar; a simpler one may do.")
+        return response.status_code == httpx.codes.OK and response.json()["content"] != _NO_JSON
 
     async def _call(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         response = await self._http.post(path, json=body)
@@ -208,12 +230,6 @@ def _load(path: Path, key: str) -> Any:
         raise EngineError(f"llama.cpp can't run {path}: {error}") from error
 
 
-def _to_template(message: ChatMessage) -> dict[str, str]:
-    """Role and text alone, which every template knows; calls that stand nowhere in the text are written into it."""
-    calls = "\n".join(json.dumps(call) for call in message.tool_calls)
-    return {"role": message.role, "content": message.content or calls}
-
-
 def _without_middle(tokens: list[int], room: int) -> list[int]:
     """The first and the last part of a prompt that is longer than ``room``: its instructions, and its question."""
     if len(tokens) <= room:
@@ -224,8 +240,6 @@ def _without_middle(tokens: list[int], room: int) -> list[int]:
 
 def _completion_body(request: GenerationRequest, prompt: list[int], limit: int) -> dict[str, Any]:
     body = {"prompt": prompt, "n_predict": limit, "stream": True, "stop": list(request.stop)}
-    if request.json_schema is not None:
-        body["json_schema"] = request.json_schema
     return body | _sampling_body(request.sampling)
 
 
