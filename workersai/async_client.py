@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -12,9 +12,8 @@ import httpx
 from typing_extensions import Self, Unpack
 
 from workersai import flows
-from workersai.calls import BaseClient
+from workersai.calls import BaseClient, RunOptions
 from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Wait
-from workersai.options import Options
 from workersai.protocol.request import Input
 from workersai.protocol.values import Completion, Delta
 from workersai.transport import build, error_from_httpx, head_of, new_pool
@@ -38,35 +37,21 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         pools: _Pools = self.__dict__.get("_loops") or self.__dict__.setdefault("_loops", _Pools())
         return pools
 
-    async def run(
-        self,
-        model_input: Input,
-        /,
-        *,
-        response_format: Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> Completion:
+    async def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
         """The whole answer; see :meth:`workersai.Client.run`."""
-        call = self._prepare(model_input, options, response_format)
+        call = self._prepare(model_input, options)
         async with _Exchange(await self._pool()) as exchange:
             end = await exchange.advance(flows.run(call))
         assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
         return end.value
 
-    def stream(
-        self,
-        model_input: Input,
-        /,
-        *,
-        response_format: Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> AsyncGenerator[Delta, None]:
+    def stream(self, model_input: Input, /, **options: Unpack[RunOptions]) -> AsyncGenerator[Delta, None]:
         """The answer in pieces; see :meth:`workersai.Client.stream`.
 
         Leaving early closes the connection when the generator is closed: use ``contextlib.aclosing`` where that must
         not wait for the event loop to notice.
         """
-        call = self._prepare(model_input, options, response_format, stream=True)
+        call = self._prepare(model_input, options, stream=True)
         return self._stream(flows.stream(call))
 
     async def _stream(self, flow: Flow[None]) -> AsyncGenerator[Delta, None]:

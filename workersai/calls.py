@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from workersai.errors import ConfigurationError
+from workersai.catalog import DEFAULT_MAX_TOKENS
+from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import Options, call_options
+from workersai.protocol.json_mode import JSONMode, ResponseFormat, json_mode_of
 from workersai.protocol.reply import Asked
-from workersai.protocol.request import Input, Request, asked_of, run_request
+from workersai.protocol.request import Input, Request, run_request
+from workersai.protocol.tools import Offer, ToolChoice, ToolLike, offer_of
 from workersai.settings import DEFAULT_MAX_RETRIES, Settings
 
 HTTPClientT = TypeVar("HTTPClientT")
 
 
+class RunOptions(Options, total=False):
+    """The keyword arguments of a run: those of every call, the tools, and the form of the answer."""
+
+    tools: Sequence[ToolLike] | None
+    tool_choice: ToolChoice | None
+    parallel_tool_calls: bool | None
+    response_format: ResponseFormat | None
+
+
 @dataclass(frozen=True)
 class Call:
-    """One call: its request, what the reader of the reply must know, and how often to try."""
+    """One call: its request, what the reader of the reply must know, and how often to try.
+
+    ``in_json`` is the call that follows where this one was answered in text, and JSON was asked for: the service is
+    not known to take tools and JSON Mode in one request.
+    """
 
     request: Request
     asked: Asked
     max_retries: int
+    in_json: Call | None = None
 
 
 class BaseClient(Generic[HTTPClientT]):
@@ -66,19 +83,32 @@ class BaseClient(Generic[HTTPClientT]):
         if self._closed:
             raise RuntimeError(f"This {type(self).__name__} was closed; make another.")
 
-    def _prepare(
-        self,
-        model_input: Input,
-        given: Options,
-        response_format: Mapping[str, Any] | None = None,
-        *,
-        stream: bool = False,
-    ) -> Call:
+    def _prepare(self, model_input: Input, given: RunOptions, *, stream: bool = False) -> Call:
         self._check_open()
-        options = call_options({**self._defaults, **given})
-        retries = options.max_retries
-        return Call(
-            request=run_request(self.settings, model_input, options, response_format=response_format, stream=stream),
-            asked=asked_of(options),
-            max_retries=DEFAULT_MAX_RETRIES if retries is None else retries,
-        )
+        rest: dict[str, Any] = {**self._defaults, **given}
+        offer = offer_of(rest.pop("tools", None), rest.pop("tool_choice", None))
+        json_mode = json_mode_of(rest.pop("response_format", None))
+        parallel = rest.pop("parallel_tool_calls", None)
+        if not isinstance(parallel, bool | None):
+            raise BadRequestError(f"parallel_tool_calls must be a bool, not {type(parallel).__name__}.")
+        options = call_options(rest)
+
+        def call(offer: Offer, json_mode: JSONMode | None, in_json: Call | None = None) -> Call:
+            # JSON Mode does not stream on the service (wire page, "Requests").
+            streams = stream and json_mode is None and in_json is None
+            request = run_request(self.settings, model_input, options, offer=offer, json_mode=json_mode, stream=streams)
+            asked = Asked(
+                model=options.model,
+                max_tokens=options.max_tokens or DEFAULT_MAX_TOKENS,
+                stop=tuple(options.stop or ()),
+                offer=offer,
+                parallel_tool_calls=parallel is not False,
+                json_mode=json_mode,
+            )
+            retries = options.max_retries
+            return Call(request, asked, DEFAULT_MAX_RETRIES if retries is None else retries, in_json)
+
+        if json_mode is None:
+            return call(offer, None)
+        in_json = call(Offer(), json_mode)
+        return call(offer, None, in_json) if offer.callable_names else in_json

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,9 +14,8 @@ import httpx
 from typing_extensions import Self, Unpack
 
 from workersai import flows
-from workersai.calls import BaseClient
+from workersai.calls import BaseClient, RunOptions
 from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Wait
-from workersai.options import Options
 from workersai.protocol.request import Input
 from workersai.protocol.values import Completion, Delta
 from workersai.transport import build, error_from_httpx, head_of, new_pool
@@ -47,48 +46,48 @@ class Client(BaseClient[httpx.Client]):
     _http: httpx.Client | None = None
     _process = 0
 
-    def run(
-        self,
-        model_input: Input,
-        /,
-        *,
-        response_format: Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> Completion:
+    def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
         """The whole answer to a text (the service's Prompt form) or to messages.
 
         Args:
             model_input: A text, or messages (:class:`~workersai.Message`, or dicts with role and content).
-            response_format: JSON Mode: ``{"type": "json_schema", "json_schema": <JSON Schema>}`` or
-                ``{"type": "json_object"}``.
-            **options: See :class:`~workersai.CallOptions`.
+            **options: Those of :class:`~workersai.CallOptions`, and:
+
+                ``tools``: what the model may call: functions, Pydantic classes, TypedDicts, :class:`~workersai.Tool`,
+                or dicts in OpenAI's shape. A text is sent as a message then.
+
+                ``tool_choice``: ``"auto"`` (as by default, the model chooses), ``"none"``, ``"required"`` (or
+                ``"any"``, or True), or a tool's name. The service enforces a call of a named tool, or of the only
+                one; ``"required"`` among several is advice, which the model may not take (wire page, "Requests").
+
+                ``parallel_tool_calls``: False keeps the first call and puts the others into the completion's
+                ``dropped_tool_calls``. The service has no such setting.
+
+                ``response_format``: JSON Mode: a Pydantic class, a TypedDict, a JSON Schema, or the dict that OpenAI
+                takes (``{"type": "json_schema", ...}``, ``{"type": "json_object"}``). With tools as well, an answer
+                that calls none of them is asked for once more, in JSON Mode, and both requests count in ``usage``.
 
         Raises:
-            BadRequestError: the input or an option is not one that the service takes; nothing was sent.
+            BadRequestError: the input, a tool or an option is not one that the service takes; nothing was sent.
+            JSONModeError: the model could not answer in that JSON.
             RuntimeError: the client was closed.
             WorkersAIError: the call failed; see :mod:`workersai.errors` for the kinds.
         """
-        call = self._prepare(model_input, options, response_format)
+        call = self._prepare(model_input, options)
         with _Exchange(self._pool()) as exchange:
             end = exchange.advance(flows.run(call))
         assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
         return end.value
 
-    def stream(
-        self,
-        model_input: Input,
-        /,
-        *,
-        response_format: Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> Generator[Delta, None, None]:
+    def stream(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Generator[Delta, None, None]:
         """The answer in pieces, as it is written; the last delta has the usage and the finish reason.
 
         Leaving early closes the connection when the generator is closed: use ``contextlib.closing`` where that must
         not wait for the garbage collector. Arguments and errors are those of :meth:`run`; a failure on the way raises
-        with what had arrived in the error's ``partial``. JSON Mode does not stream: ``response_format`` is refused.
+        with what had arrived in the error's ``partial``. JSON Mode does not stream on the service: with a
+        ``response_format`` the whole answer comes in one piece.
         """
-        call = self._prepare(model_input, options, response_format, stream=True)
+        call = self._prepare(model_input, options, stream=True)
         return self._stream(flows.stream(call))
 
     def _stream(self, flow: Flow[None]) -> Generator[Delta, None, None]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from workersai.calls import Call
 from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
 from workersai.protocol.reply import ReplyHead, completion_from_body, error_from_body
 from workersai.protocol.request import Request
-from workersai.protocol.stream import StreamReader
-from workersai.protocol.values import Completion, Delta
+from workersai.protocol.stream import StreamReader, deltas_of
+from workersai.protocol.values import Completion, Delta, Usage
 
 logger = logging.getLogger("workersai")
 
@@ -80,7 +80,17 @@ _RECEIVE_ALL = ReceiveAll()
 
 def run(call: Call) -> Flow[Completion]:
     """One whole answer."""
+    completion = yield from _run_once(call)
+    follow_up = call.in_json
+    if follow_up is None or completion.tool_calls or completion.invalid_tool_calls:
+        return completion
+    json_mode = follow_up.asked.json_mode
+    if json_mode is not None and json_mode.is_met_by(completion.text):
+        return completion
+    return _paid_for(completion.usage, (yield from _run_once(follow_up)))
 
+
+def _run_once(call: Call) -> Flow[Completion]:
     def attempt() -> Flow[Completion]:
         head: ReplyHead = yield Send(call.request)
         body: bytes = yield _RECEIVE_ALL
@@ -91,8 +101,27 @@ def run(call: Call) -> Flow[Completion]:
     return (yield from _retried(attempt, call.max_retries, lambda: True))
 
 
+def _paid_for(before: Usage | None, completion: Completion) -> Completion:
+    """The answer with the tokens of the request before it, which were paid for as well."""
+    own = completion.usage
+    if before is None or own is None:
+        return replace(completion, usage=own or before)
+    both = Usage(
+        prompt_tokens=before.prompt_tokens + own.prompt_tokens,
+        completion_tokens=before.completion_tokens + own.completion_tokens,
+        cached_tokens=before.cached_tokens + own.cached_tokens,
+    )
+    return replace(completion, usage=both)
+
+
 def stream(call: Call) -> Flow[None]:
-    """One streamed answer, tried again only as long as nothing of it has been handed over."""
+    """One streamed answer, tried again only as long as nothing of it has been handed over.
+
+    In JSON Mode, which does not stream, it is the whole answer at once.
+    """
+    if call.in_json is not None or call.asked.json_mode is not None:
+        yield Emit(deltas_of((yield from run(call))))
+        return
     nothing_emitted = True
 
     def attempt() -> Flow[None]:

@@ -169,13 +169,6 @@ def test_a_page_of_html_is_summed_up_and_keeps_its_status(
     assert "sorry" not in str(caught.value)
 
 
-def test_json_mode_in_a_stream_is_refused_before_a_request(driver: Driver, serve: Serve) -> None:
-    server = serve("never")
-    with pytest.raises(errors.BadRequestError, match="does not stream"):
-        driver.stream(connection(server), HI, response_format={"type": "json_object"})
-    assert server.requests == []
-
-
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
 def test_no_server_there_is_a_connection_error(driver: Driver, streamed: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:

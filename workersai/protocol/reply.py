@@ -10,15 +10,19 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pydantic_core import from_json
 
 from workersai.errors import ServerError, WorkersAIError, error_for
+from workersai.protocol.json_mode import JSONMode
+from workersai.protocol.leaks import LeakFilter
+from workersai.protocol.nulls import with_nulls
 from workersai.protocol.stop import before_stop
 from workersai.protocol.tool_calls import ToolCallAssembler
+from workersai.protocol.tools import Offer
 from workersai.protocol.values import Completion, Usage
 
 
@@ -60,6 +64,17 @@ class Asked:
     model: str
     max_tokens: int
     stop: tuple[str, ...] = ()
+    offer: Offer = field(default_factory=Offer)
+    parallel_tool_calls: bool = True
+    json_mode: JSONMode | None = None
+
+    def assembler(self) -> ToolCallAssembler:
+        """What collects the calls of the reply."""
+        return ToolCallAssembler(self.offer.nullable, parallel=self.parallel_tool_calls)
+
+    def leaks(self) -> LeakFilter:
+        """What finds the calls in its text."""
+        return LeakFilter(self.offer.callable_names)
 
 
 def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completion:
@@ -77,21 +92,43 @@ def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completi
         text, wires, finish = text_of(result.get("response")), result.get("tool_calls"), None
     else:
         raise _unreadable("has neither an answer nor an error in it", head)
-    calls = ToolCallAssembler()
-    calls.add(calls_of(wires, head))
-    tool_calls, invalid = calls.calls()
-    usage = usage_of(result.get("usage"))
     text, stopped = before_stop(text, asked.stop)
     finish = "stop" if stopped else finish
+    calls = asked.assembler()
+    calls.add(calls_of(wires, head))
+    if not wires:
+        text = _without_leaks(text, asked, calls)
+    tool_calls, invalid = calls.calls()
+    usage = usage_of(result.get("usage"))
     return Completion(
-        text=text,
+        text=_with_nulls(text, asked),
         tool_calls=tool_calls,
         invalid_tool_calls=invalid,
         usage=usage,
         finish_reason=finish_reason_of(finish, called=bool(tool_calls or invalid), usage=usage, asked=asked),
         model=asked.model,
         request_id=head.request_id,
+        dropped_tool_calls=calls.dropped(),
     )
+
+
+def _without_leaks(text: str, asked: Asked, calls: ToolCallAssembler) -> str:
+    """The text without the calls that the model wrote into it, which ``calls`` takes."""
+    leaks = asked.leaks()
+    passed = [*leaks.feed(text), *leaks.flush()]
+    calls.add([call for call in passed if not isinstance(call, str)])
+    return "".join(part for part in passed if isinstance(part, str))
+
+
+def _with_nulls(text: str, asked: Asked) -> str:
+    """In JSON Mode, the text with the nulls that the model could not be told of."""
+    if asked.json_mode is None or asked.json_mode.nullable is None:
+        return text
+    try:
+        value = from_json(text)
+    except ValueError:  # cut off by max_tokens: who asked will see it
+        return text
+    return json.dumps(with_nulls(value, asked.json_mode.nullable), ensure_ascii=False)
 
 
 def text_of(response: Any) -> str:

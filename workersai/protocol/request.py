@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from workersai._version import __version__
-from workersai.catalog import DEFAULT_MAX_TOKENS
 from workersai.errors import BadRequestError
 from workersai.options import CallOptions
-from workersai.protocol.reply import Asked
-from workersai.protocol.values import ROLES, Message, ToolCall
+from workersai.protocol.history import checked_history
+from workersai.protocol.json_mode import JSONMode
+from workersai.protocol.tools import Offer
+from workersai.protocol.values import ROLES, InvalidToolCall, Message, ToolCall
 from workersai.settings import Settings
 
 Input = str | Sequence[Message | Mapping[str, Any]]
@@ -55,7 +56,8 @@ def run_request(
     model_input: Input,
     options: CallOptions,
     *,
-    response_format: Mapping[str, Any] | None = None,
+    offer: Offer | None = None,
+    json_mode: JSONMode | None = None,
     stream: bool = False,
 ) -> Request:
     """The request of one run.
@@ -63,10 +65,15 @@ def run_request(
     Raises:
         BadRequestError: the input is empty, or not of a form that the service takes.
     """
-    body = _input_body(model_input)
+    tools = offer.tools if offer else ()
+    body = _input_body(_as_messages(model_input, options) if tools else model_input)
     body |= {name: value for name in _IN_BODY if (value := getattr(options, name)) is not None}
-    if response_format is not None:
-        body["response_format"] = _checked_response_format(response_format, stream=stream)
+    if offer and tools:
+        body["tools"] = tools
+        if offer.choice is not None:
+            body["tool_choice"] = offer.choice
+    if json_mode is not None:
+        body["response_format"] = json_mode.wire
     if stream:
         body["stream"] = True
     if options.reject_if_busy:
@@ -79,13 +86,13 @@ def run_request(
     )
 
 
-def asked_of(options: CallOptions) -> Asked:
-    """What the reader of the reply must know of the request."""
-    return Asked(
-        model=options.model,
-        max_tokens=options.max_tokens or DEFAULT_MAX_TOKENS,
-        stop=tuple(options.stop or ()),
-    )
+def _as_messages(model_input: Input, options: CallOptions) -> Input:
+    """The Prompt form takes no tools: a text is one message of a conversation then."""
+    if not isinstance(model_input, str):
+        return model_input
+    if options.raw:
+        raise BadRequestError("raw: a prompt in the model's own markup takes no tools; give messages.")
+    return [Message("user", model_input)] if model_input else model_input
 
 
 def _input_body(model_input: Input) -> dict[str, Any]:
@@ -98,9 +105,9 @@ def _input_body(model_input: Input) -> dict[str, Any]:
     if not model_input:
         raise BadRequestError("The list of messages is empty: the service needs at least one.")
     messages = [_message(item, f"messages[{index}]") for index, item in enumerate(model_input)]
-    if not any(message.content or message.tool_calls for message in messages):
+    if not any(message.content or message.tool_calls or message.invalid_tool_calls for message in messages):
         raise BadRequestError("The messages are empty: there is nothing for the model to answer.")
-    return {"messages": [_message_to_wire(message) for message in messages]}
+    return {"messages": [_message_to_wire(message) for message in checked_history(messages)]}
 
 
 def _message(item: Message | Mapping[str, Any], where: str) -> Message:
@@ -121,15 +128,23 @@ def _message(item: Message | Mapping[str, Any], where: str) -> Message:
     calls = item.tool_calls
     if not isinstance(calls, list | tuple) or not all(isinstance(call, ToolCall) for call in calls):
         raise BadRequestError(f"{where}: tool_calls must be a list of workersai.ToolCall.")
+    broken = item.invalid_tool_calls
+    if not isinstance(broken, list | tuple) or not all(isinstance(call, InvalidToolCall) for call in broken):
+        raise BadRequestError(f"{where}: invalid_tool_calls must be a list of workersai.InvalidToolCall.")
     return item
 
 
 def _message_to_wire(message: Message) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role, "content": message.content}
+    # The Llama models follow a call best when it also stands in the text (wire page, "Requests").
+    spoken = [_spoken_call(call) for call in message.tool_calls]
+    broken = [
+        f'{{"name":{_json_text(call.name)},"parameters":{call.arguments}}}' for call in message.invalid_tool_calls
+    ]
+    wire: dict[str, Any] = {
+        "role": message.role,
+        "content": "\n".join(filter(None, [message.content, *spoken, *broken])),
+    }
     if message.tool_calls:
-        # The Llama models follow a call best when it also stands in the text (wire page, "Requests").
-        spoken = "\n".join(_spoken_call(call) for call in message.tool_calls)
-        wire["content"] = f"{message.content}\n{spoken}" if message.content else spoken
         wire["tool_calls"] = [_call_to_wire(call) for call in message.tool_calls]
     if message.tool_call_id is not None:
         wire["tool_call_id"] = message.tool_call_id
@@ -145,18 +160,6 @@ def _spoken_call(call: ToolCall) -> str:
 def _call_to_wire(call: ToolCall) -> dict[str, Any]:
     arguments = _json_text(call.arguments)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
-
-
-def _checked_response_format(response_format: Mapping[str, Any], *, stream: bool) -> Mapping[str, Any]:
-    if not isinstance(response_format, Mapping):
-        raise BadRequestError(f"response_format must be a dict, not {type(response_format).__name__}.")
-    if response_format.get("type") not in ("json_object", "json_schema"):
-        raise BadRequestError(
-            f"response_format: its type must be 'json_object' or 'json_schema', got {response_format.get('type')!r}."
-        )
-    if stream:
-        raise BadRequestError("response_format: JSON Mode does not stream on the service; ask for the whole answer.")
-    return response_format
 
 
 def _headers(settings: Settings, options: CallOptions) -> dict[str, str]:

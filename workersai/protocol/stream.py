@@ -26,7 +26,6 @@ from workersai.protocol.reply import (
 )
 from workersai.protocol.sse import SSEDecoder
 from workersai.protocol.stop import StopFilter
-from workersai.protocol.tool_calls import ToolCallAssembler
 from workersai.protocol.values import Completion, Delta, ToolCallDelta, Usage
 
 _DONE = b"[DONE]"
@@ -51,7 +50,8 @@ class StreamReader:
         self._sniffed = b""
         self._sniffing = True
         self._stop = StopFilter(asked.stop)
-        self._calls = ToolCallAssembler()
+        self._leaks = asked.leaks()
+        self._calls = asked.assembler()
         self._text: list[str] = []
         self._usage: Usage | None = None
         self._finish: Any = None
@@ -100,12 +100,13 @@ class StreamReader:
         """What has arrived so far."""
         calls, invalid = self._calls.calls()
         return Completion(
-            text="".join(self._text),
+            text="".join([*self._text, self._leaks.held, self._stop.held]),
             tool_calls=calls,
             invalid_tool_calls=invalid,
             usage=self._usage,
             model=self._asked.model,
             request_id=self._head.request_id,
+            dropped_tool_calls=self._calls.dropped(),
         )
 
     def interruption(self) -> StreamInterruptedError:
@@ -181,19 +182,28 @@ class StreamReader:
     def _piece(self, piece: dict[str, Any], deltas: list[Delta]) -> None:
         """Takes the text and the calls of one event; a native event's ``p`` is padding, and is left behind."""
         text = self._stop.feed(text_of(piece.get("response") if "response" in piece else piece.get("content")))
-        if text:
-            self._text.append(text)
-            deltas.append(Delta(text=text))
+        self._pass(self._leaks.feed(text), deltas)
         wires = piece.get("tool_calls")
         if wires:
-            deltas.extend(Delta(tool_call=call) for call in self._calls.add(calls_of(wires, self._head)))
+            # Where the service reads the model's calls itself, what is left in the text is none.
+            self._pass(self._leaks.flush(), deltas)
+            self._call(calls_of(wires, self._head), deltas)
+
+    def _pass(self, parts: list[str | dict[str, Any]], deltas: list[Delta]) -> None:
+        """Hands over text, and the calls that were found in it."""
+        for part in parts:
+            if isinstance(part, str):
+                self._text.append(part)
+                deltas.append(Delta(text=part))
+            else:
+                self._call([part], deltas)
+
+    def _call(self, wires: list[dict[str, Any]], deltas: list[Delta]) -> None:
+        deltas.extend(Delta(tool_call=call) for call in self._calls.add(wires))
 
     def _release(self, deltas: list[Delta]) -> None:
-        """Lets go of text that was held back as the possible beginning of a stop string."""
-        held = self._stop.flush()
-        if held:
-            self._text.append(held)
-            deltas.append(Delta(text=held))
+        """Lets go of text that was held back as the possible beginning of a stop string, or of a call."""
+        self._pass([*self._leaks.feed(self._stop.flush()), *self._leaks.flush()], deltas)
 
     def _fail(self, failure: WorkersAIError, deltas: list[Delta]) -> None:
         self._release(deltas)

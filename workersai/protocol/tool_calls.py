@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic_core import from_json
 
+from workersai.protocol.nulls import with_nulls
+from workersai.protocol.refs import Node
 from workersai.protocol.values import InvalidToolCall, ToolCall, ToolCallDelta
 
 
@@ -31,24 +33,42 @@ class _Growing:
 
 
 class ToolCallAssembler:
-    """Collects the calls of one answer, whole or in pieces, in the order in which they began."""
+    """Collects the calls of one answer, whole or in pieces, in the order in which they began.
 
-    def __init__(self) -> None:
+    Args:
+        nullable: By a tool's name, the schema by which nulls are put back into its arguments.
+        parallel: False: only the first call counts; the service has no such setting.
+    """
+
+    def __init__(self, nullable: Mapping[str, Node] | None = None, *, parallel: bool = True) -> None:
+        self._nullable = nullable or {}
+        self._most = None if parallel else 1
         self._calls: list[_Growing] = []
         self._by_index: dict[int, int] = {}  # the wire's index -> the place in self._calls
 
     def add(self, wires: Sequence[dict[str, Any]]) -> list[ToolCallDelta]:
         """Takes the entries of one ``tool_calls`` array; gives what each added, with an index of our own."""
         deltas = (self._add(wire) for wire in wires)
-        return [delta for delta in deltas if delta is not None]
+        return [delta for delta in deltas if delta is not None and (self._most is None or delta.index < self._most)]
 
     def calls(self) -> tuple[tuple[ToolCall, ...], tuple[InvalidToolCall, ...]]:
         """The calls as they stand: those whose arguments are an object, and those whose are not."""
-        finished = [_finish(call) for call in self._calls]
+        finished = [self._finished(call) for call in self._calls[: self._most]]
         return (
             tuple(call for call in finished if isinstance(call, ToolCall)),
             tuple(call for call in finished if isinstance(call, InvalidToolCall)),
         )
+
+    def dropped(self) -> tuple[ToolCall | InvalidToolCall, ...]:
+        """The calls after the first, where only one was wanted."""
+        return () if self._most is None else tuple(self._finished(call) for call in self._calls[self._most :])
+
+    def _finished(self, growing: _Growing) -> ToolCall | InvalidToolCall:
+        call = _finish(growing)
+        schema = self._nullable.get(call.name)
+        if schema is None or isinstance(call, InvalidToolCall):
+            return call
+        return replace(call, arguments=with_nulls(call.arguments, schema))
 
     def _add(self, wire: dict[str, Any]) -> ToolCallDelta | None:
         name, arguments = _name_and_arguments(wire)
@@ -84,7 +104,8 @@ def _name_and_arguments(wire: dict[str, Any]) -> tuple[str, str]:
     """Name and arguments of a native call, or of one in OpenAI's shape; arguments as JSON text, or a piece of it."""
     function = wire.get("function")
     call = function if isinstance(function, dict) else wire
-    arguments = call.get("arguments")
+    # "parameters" is what the model itself calls them, in a call that it wrote as text.
+    arguments = call.get("arguments", call.get("parameters"))
     if arguments is None:
         arguments = ""
     elif not isinstance(arguments, str):

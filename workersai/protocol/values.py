@@ -32,13 +32,18 @@ class InvalidToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; the text of a turn is a string, never null and never a list."""
+    """One turn of a conversation; the text of a turn is a string, never null and never a list.
+
+    An assistant's turn may hold calls, and a tool's turn answers the one of ``tool_call_id``. Calls whose arguments
+    were no JSON can't be sent as calls: the model sees them in the text, as it wrote them.
+    """
 
     role: Role
     content: str
     tool_calls: Sequence[ToolCall] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    invalid_tool_calls: Sequence[InvalidToolCall] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ class Completion:
 
     ``text`` is what the model wrote; in JSON Mode it is the object as JSON text. ``finish_reason`` is one of
     ``"stop"``, ``"length"`` and ``"tool_calls"``, or another word that the service sent. ``request_id`` is the
-    ``cf-ray`` of the reply. ``usage`` is None where the service sent none.
+    ``cf-ray`` of the reply. ``usage`` is None where the service sent none. ``dropped_tool_calls`` are those after the
+    first, where the call was made with ``parallel_tool_calls=False``.
     """
 
     text: str
@@ -80,6 +86,7 @@ class Completion:
     finish_reason: str | None = None
     model: str | None = None
     request_id: str | None = None
+    dropped_tool_calls: tuple[ToolCall | InvalidToolCall, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -94,11 +94,6 @@ def test_a_call_in_the_history_also_stands_in_the_text_and_its_result_names_it()
     assert tool == {"role": "tool", "content": "sunny", "tool_call_id": "c1", "name": "get_weather"}
 
 
-def test_json_mode_is_asked_for_with_the_bare_schema() -> None:
-    response_format = {"type": "json_schema", "json_schema": {"type": "object"}}
-    assert body("hi", response_format=response_format)["response_format"] == response_format
-
-
 @pytest.mark.parametrize(
     ("model_input", "says"),
     [
@@ -178,25 +173,6 @@ def test_the_ranges_are_those_of_the_published_schema(form: str) -> None:
 
 def test_the_keyword_arguments_are_the_options() -> None:
     assert set(Options.__annotations__) == set(CallOptions.model_fields)
-
-
-@pytest.mark.parametrize("response_format", [{}, {"type": "text"}, {"json_schema": {}}, "json_object", 5, []])
-def test_a_response_format_that_the_service_lacks_is_refused(response_format: Any) -> None:
-    with pytest.raises(BadRequestError, match=r"response_format(: its type)? must be"):
-        body("hi", response_format=response_format)
-
-
-def test_json_mode_is_not_asked_for_in_a_stream() -> None:
-    with pytest.raises(BadRequestError, match="does not stream"):
-        body("hi", response_format={"type": "json_object"}, stream=True)
-
-
-def test_a_schema_that_is_no_json_is_refused() -> None:
-    cyclic: dict[str, Any] = {}
-    cyclic["self"] = cyclic
-    for schema in ({"x": object()}, {("a", "b"): 1}, {"x": math.nan}, cyclic):
-        with pytest.raises(BadRequestError, match="can't be written as JSON"):
-            body("hi", response_format={"type": "json_schema", "json_schema": schema})
 
 
 @given(

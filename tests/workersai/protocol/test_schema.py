@@ -1,0 +1,323 @@
+"""Any JSON Schema -> one that the published schema accepts, with nothing lost in silence."""
+# ruff: noqa: UP007, UP045, PYI061 - both spellings of a union are what people bring
+
+import json
+from enum import Enum, IntEnum
+from importlib.resources import files
+from typing import Annotated, Any, Literal, Optional, Union
+
+import jsonschema
+import pydantic.v1
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, RootModel, create_model
+
+from workersai.errors import BadRequestError
+from workersai.protocol.nulls import with_nulls
+from workersai.protocol.schema import accepted_parameters, accepted_schema, words_of
+
+PUBLISHED = json.loads(files("workersai.local").joinpath("llama-3.3-70b-instruct-fp8-fast.schema.json").read_text())
+TOOLS = PUBLISHED["input"]["oneOf"][1]["properties"]["tools"]
+
+
+class Cat(BaseModel):
+    """A cat."""
+
+    kind: Literal["cat"]
+    lives: int = Field(ge=1, le=9)
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    owner: str | None
+
+
+class Colour(str, Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Node(BaseModel):
+    value: int
+    children: list["Node"] = []
+
+
+class Left(BaseModel):
+    right: Optional["Right"] = None
+
+
+class Right(BaseModel):
+    left: Left | None = None
+
+
+def parameters(schema: Any) -> dict[str, Any]:
+    """The rewritten parameters; each of them is held against the published schema, and is a JSON Schema."""
+    accepted = accepted_parameters(schema, "tool 'f'").schema
+    function = {"name": "f", "description": "F", "parameters": accepted}
+    jsonschema.validate([{"type": "function", "function": function}], TOOLS)
+    jsonschema.Draft202012Validator.check_schema(accepted)
+    assert_in_the_services_terms(accepted)
+    return accepted
+
+
+def assert_in_the_services_terms(schema: dict[str, Any]) -> None:
+    assert isinstance(schema["type"], str)
+    assert not set(schema) & {"$ref", "$defs", "definitions", "anyOf", "oneOf", "allOf", "const", "title"}
+    for inner in schema.get("properties", {}).values():
+        assert inner["description"]
+        assert_in_the_services_terms(inner)
+    for keyword in ("items", "additionalProperties"):
+        if isinstance(schema.get(keyword), dict):
+            assert_in_the_services_terms(schema[keyword])
+
+
+def of_field(annotation: Any, default: Any = ...) -> dict[str, Any]:
+    """How the property of one annotation comes out."""
+    model = create_model("Model", unit_price=(annotation, default))
+    found: dict[str, Any] = parameters(model.model_json_schema())["properties"]["unit_price"]
+    return found
+
+
+PLAIN = {"description": "Unit price"}
+CAT = {
+    "type": "object",
+    "properties": {
+        "kind": {"type": "string", "enum": ["cat"], "description": "Kind"},
+        "lives": {"type": "integer", "minimum": 1, "maximum": 9, "description": "Lives"},
+    },
+    "required": ["kind", "lives"],
+    "description": "A cat.",
+}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "comes_out"),
+    [
+        (str, {"type": "string"} | PLAIN),
+        (Optional[int], {"type": "integer"} | PLAIN),
+        (
+            Annotated[int, Field(ge=1, lt=5, multiple_of=2)],
+            {"type": "integer", "minimum": 1, "exclusiveMaximum": 5, "multipleOf": 2} | PLAIN,
+        ),
+        (Annotated[str, Field(description="What it costs")], {"type": "string", "description": "What it costs"}),
+        (Annotated[str, Field(title="Cost per piece")], {"type": "string", "description": "Cost per piece"}),
+        (
+            Annotated[str, Field(pattern="^a", max_length=3)],
+            {"type": "string", "pattern": "^a", "maxLength": 3} | PLAIN,
+        ),
+        (Literal["a", "b", None], {"type": "string", "enum": ["a", "b"]} | PLAIN),
+        (Literal["a", 1], {"type": "string", "enum": ["a"], "description": "Unit price (may also be 1)"}),
+        (Literal[1, 2], {"type": "integer", "enum": [1, 2]} | PLAIN),
+        (Colour, {"type": "string", "enum": ["red", "blue"]} | PLAIN),
+        (IntEnum("Size", [("S", 1), ("L", 2)]), {"type": "integer", "enum": [1, 2]} | PLAIN),
+        (Cat, CAT),
+        (Optional[Cat], CAT),
+        (list[Cat], {"type": "array", "items": CAT} | PLAIN),
+        (dict[str, int], {"type": "object", "additionalProperties": {"type": "integer"}} | PLAIN),
+        (dict[str, Any], {"type": "object", "additionalProperties": True} | PLAIN),
+        (Any, {"type": "string", "description": "Unit price (any JSON value, as text)"}),
+        (Union[int, float], {"type": "number"} | PLAIN),
+        (Union[int, str], {"type": "string", "description": "Unit price (may also be integer)"}),
+        (Union[bool, Literal["auto"]], {"type": "boolean", "description": 'Unit price (may also be "auto")'}),
+        (
+            Union[str, list[str], None],
+            {"type": "array", "items": {"type": "string"}, "description": "Unit price (may also be string)"},
+        ),
+        (
+            list[Optional[int]],
+            {"type": "array", "items": {"type": "integer"}, "description": "Unit price (items may be null)"},
+        ),
+        (
+            tuple[int, int],
+            {
+                "type": "array",
+                "items": {"type": "integer"},
+                "minItems": 2,
+                "maxItems": 2,
+                "description": "Unit price (in this order: integer, integer)",
+            },
+        ),
+        (
+            tuple[int, str],
+            {
+                "type": "array",
+                "minItems": 2,
+                "maxItems": 2,
+                "description": "Unit price (in this order: integer, string)",
+            },
+        ),
+        (None, {"type": "null"} | PLAIN),
+    ],
+)
+def test_a_property_comes_out_with_a_type_and_a_description(annotation: Any, comes_out: dict[str, Any]) -> None:
+    assert of_field(annotation) == comes_out
+
+
+def test_a_default_is_kept_and_null_is_none() -> None:
+    assert of_field(int, 5) == {"type": "integer", "default": 5, "description": "Unit price"}
+    assert of_field(int | None, None) == {"type": "integer", "description": "Unit price"}
+
+
+def test_a_union_of_objects_becomes_one_object_and_says_which_there_are() -> None:
+    found = of_field(Union[Cat, Dog])
+    assert found["properties"]["kind"] == {"type": "string", "enum": ["cat", "dog"], "description": "Kind"}
+    assert set(found["properties"]) == {"kind", "lives", "owner"}
+    assert found["required"] == ["kind"]
+    assert found["description"] == (
+        'Unit price (one of: object with kind "cat", lives | object with kind "dog", owner)'
+    )
+    assert of_field(Annotated[Union[Cat, Dog], Field(discriminator="kind")]) == found
+
+
+def test_what_may_be_null_need_not_be_there_and_its_null_is_put_back() -> None:
+    schema = create_model("Model", a=(int | None, ...), b=(str, ...), pets=(list[Cat | Dog], ...)).model_json_schema()
+    assert parameters(schema)["required"] == ["b", "pets"]
+    sent = {"b": "x", "pets": [{"kind": "cat", "lives": 3}, {"kind": "dog"}, {"kind": "dog", "owner": "Ann"}]}
+    assert with_nulls(sent, schema) == {
+        "a": None,
+        "b": "x",
+        "pets": [{"kind": "cat", "lives": 3}, {"kind": "dog", "owner": None}, {"kind": "dog", "owner": "Ann"}],
+    }
+    assert with_nulls({"a": 1, "b": "x"}, schema) == {"a": 1, "b": "x"}, "what is missing is not made up"
+
+
+def test_a_pydantic_v1_class_works() -> None:
+    class Old(pydantic.v1.BaseModel):
+        """Of old."""
+
+        name: str
+        size: int | None
+        tag: Literal["x"] = "x"
+
+    assert parameters(Old.schema()) == {
+        "type": "object",
+        "description": "Of old.",
+        "properties": {
+            "name": {"type": "string", "description": "Name"},
+            "size": {"type": "integer", "description": "Size"},
+            "tag": {"type": "string", "enum": ["x"], "default": "x", "description": "Tag"},
+        },
+        "required": ["name"],
+    }
+
+
+def test_what_the_service_is_not_known_to_take_is_told() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "a": {"type": "string", "description": "An a.", "not": {"const": "b"}},
+            "b": {"allOf": [{"type": "integer"}, {"minimum": 2}], "$comment": "for us"},
+            "c": {"properties": {"d": {"enum": [1, 2.5]}}},
+            "e": {"type": ["string", "null"], "nullable": True},
+            "f": {"anyOf": [{"type": "string", "pattern": "a"}, {"type": "string", "format": "date"}]},
+        },
+        "required": ["a", "e"],
+    }
+    assert parameters(schema)["properties"] == {
+        "a": {"type": "string", "description": 'An a. (must also satisfy {"not": {"const": "b"}})'},
+        "b": {"type": "integer", "minimum": 2, "description": "B"},
+        "c": {
+            "type": "object",
+            "properties": {"d": {"type": "number", "enum": [1, 2.5], "description": "D"}},
+            "description": "C",
+        },
+        "e": {"type": "string", "description": "E"},
+        "f": {"type": "string", "description": "F (one of: string (pattern a) | string (format date))"},
+    }
+    assert parameters(schema)["required"] == ["a"]
+
+
+def test_a_reference_may_point_anywhere_in_the_schema() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a/b": {"type": "integer", "description": "Ab."}, "c": {"$ref": "#/properties/a~1b"}},
+        "definitions": {},
+    }
+    assert parameters(schema)["properties"]["c"] == {"type": "integer", "description": "Ab."}
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (Node.model_json_schema(), r"tool 'f'.children\[\]: the schema refers to itself \(Node -> Node\)"),
+        (Left.model_json_schema(), r"refers to itself \(Left -> Right -> Left\)"),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}}, r"\(the whole schema"),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "#/$defs/no"}}},
+            r"f'.a: the reference '#/\$defs/no' leads nowhere",
+        ),
+        ({"type": "object", "properties": {"a": {"$ref": "https://x/y"}}}, "leads out of the schema"),
+        ({"type": "object", "properties": {"a": 5}}, r"f'.a: a JSON Schema must be a dict, not int"),
+        ({"type": "object", "properties": ["a"]}, r"f'.properties: must be a dict"),
+        ({"type": "object", "properties": {"a": {"type": "str"}}}, r"f'.a: there is no type 'str' in JSON Schema"),
+        ({"type": "object", "required": "a"}, r"f'.required: must be a list of names"),
+        ({"type": "object", "properties": {"a": {"enum": []}}}, r"f'.a.enum: must be a list of at least one"),
+        ({"type": "object", "properties": {"a": {"anyOf": {"type": "string"}}}}, r"a.anyOf: must be a list"),
+        ({"type": "object", "properties": {"a": {"minimum": "1"}}}, r"a.minimum: '1' is not what"),
+        ({"type": "object", "properties": {"a": {"description": 1}}}, r"a.description: must be a string"),
+        ({"type": "array", "items": {"type": "string"}}, "parameters must be an object, not 'array'"),
+        (RootModel[list[int]].model_json_schema(), "parameters must be an object, not 'array'"),
+        ({"city": {"type": "string"}}, "no JSON Schema: it has 'city', but no type and no properties"),
+        ([], "must be a dict, not list"),
+    ],
+)
+def test_what_is_no_schema_that_the_service_could_take_is_refused_with_its_place(schema: Any, says: str) -> None:
+    with pytest.raises(BadRequestError, match=says):
+        accepted_parameters(schema, "tool 'f'")
+
+
+def test_a_schema_that_grows_without_end_is_refused() -> None:
+    layers = {
+        f"d{n}": {"type": "object", "properties": {k: {"$ref": f"#/$defs/d{n + 1}"} for k in "ab"}} for n in range(20)
+    }
+    growing = {"$ref": "#/$defs/d0", "$defs": {**layers, "d20": {"type": "string"}}}
+    deep: dict[str, Any] = {"type": "object"}
+    deep["properties"] = {"again": deep}
+    for schema in (growing, deep):
+        with pytest.raises(BadRequestError, match="has over 10,000 parts or 64 levels"):
+            accepted_parameters(schema, "tool 'f'")
+
+
+def test_json_mode_takes_a_schema_of_any_type() -> None:
+    assert accepted_schema({"type": "array", "items": {"type": "integer"}}, "response_format").schema["type"] == "array"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("unit_price", "Unit price"), ("unitPrice", "Unit price"), ("URL", "URL"), ("_", "_"), ("x-y", "X y")],
+)
+def test_a_name_becomes_words(name: str, words: str) -> None:
+    assert words_of(name) == words
+
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: not hasattr(BaseModel, name))
+scalars = st.sampled_from(
+    [str, int, float, bool, Any, Colour, Cat, Dog, Literal["a", 1, None], Annotated[int, Field(ge=0)], bytes]
+)
+
+
+def compound(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    pairs = st.tuples(inner, inner)
+    return st.one_of(
+        inner.map(lambda one: Optional[one]),
+        inner.map(lambda one: list[one]),  # type: ignore[valid-type]
+        inner.map(lambda one: dict[str, one]),  # type: ignore[valid-type]
+        pairs.map(lambda two: Union[two]),
+        pairs.map(lambda two: tuple[two]),  # type: ignore[valid-type]
+        models(inner),
+    )
+
+
+def models(annotations: st.SearchStrategy[Any]) -> st.SearchStrategy[type[BaseModel]]:
+    described = st.sampled_from(["", "Why it is there."])
+    fields = st.tuples(annotations, st.booleans(), described).map(
+        lambda made: (made[0], Field(description=made[2] or None) if made[1] else Field(default=None))
+    )
+    return st.dictionaries(names, fields, max_size=4).map(lambda of: create_model("Made", **of))  # type: ignore[call-overload]
+
+
+@settings(max_examples=150, deadline=None)
+@given(models(st.recursive(scalars, compound, max_leaves=6)))
+def test_whatever_pydantic_prints_comes_out_as_the_published_schema_has_it(model: type[BaseModel]) -> None:
+    parameters(model.model_json_schema())

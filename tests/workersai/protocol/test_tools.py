@@ -1,0 +1,310 @@
+"""What a request offers the model: tools from whatever describes a function, and what is refused before it is sent."""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+import jsonschema
+import pydantic.v1
+import pytest
+from pydantic import BaseModel, Field
+from typing_extensions import NotRequired, TypedDict
+
+from workersai import Message, Settings, Tool, ToolCall
+from workersai.errors import BadRequestError
+from workersai.options import CallOptions
+from workersai.protocol.json_mode import json_mode_of
+from workersai.protocol.request import run_request
+from workersai.protocol.tools import Offer, ToolChoice, ToolLike, offer_of, tool_of
+from workersai.protocol.values import InvalidToolCall
+
+SETTINGS = Settings(account_id="acc", api_token="tok")
+SCHEMA = json.loads(files("workersai.local").joinpath("llama-3.3-70b-instruct-fp8-fast.schema.json").read_text())
+MESSAGES = SCHEMA["input"]["oneOf"][1]
+NONE = {"type": "object", "properties": {}}
+
+
+def body(offer: Offer, messages: Any = "hi") -> dict[str, Any]:
+    sent: dict[str, Any] = json.loads(run_request(SETTINGS, messages, CallOptions(), offer=offer).content)
+    jsonschema.validate(sent, MESSAGES)
+    return sent
+
+
+def get_weather(city: str, unit: Literal["C", "F"] = "C", *, days: int | None = None) -> str:
+    """The weather of a city."""
+    return f"{city} {unit} {days}"
+
+
+class GetWeather(BaseModel):
+    """The weather of a city."""
+
+    city: str
+    unit: Literal["C", "F"] = "C"
+    days: int | None = None
+
+
+class WeatherDict(TypedDict):
+    """The weather of a city."""
+
+    city: str
+    unit: NotRequired[Literal["C", "F"]]
+    days: NotRequired[int | None]
+
+
+class OldWeather(pydantic.v1.BaseModel):
+    """The weather of a city."""
+
+    city: str
+    unit: Literal["C", "F"] = "C"
+    days: int | None
+
+
+BARE = {"name": "get_weather", "description": "The weather of a city.", "parameters": GetWeather.model_json_schema()}
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (get_weather, "get_weather"),
+        (GetWeather, "GetWeather"),
+        (WeatherDict, "WeatherDict"),
+        (OldWeather, "OldWeather"),
+        (Tool("w", "The weather of a city.", GetWeather.model_json_schema()), "w"),
+        (BARE, "get_weather"),
+        ({"type": "function", "function": BARE}, "get_weather"),
+        (GetWeather.model_json_schema(), "GetWeather"),
+    ],
+)
+def test_a_tool_is_made_of_whatever_describes_a_function(source: ToolLike, name: str) -> None:
+    (tool,) = body(offer_of([source], None))["tools"]
+    function = tool["function"]
+    parameters = function["parameters"]
+    assert (tool["type"], function["name"], function["description"]) == ("function", name, "The weather of a city.")
+    assert (parameters["type"], parameters["required"]) == ("object", ["city"])
+    assert parameters["properties"]["days"] == {"type": "integer", "description": "Days"}
+    assert parameters["properties"]["unit"]["enum"] == ["C", "F"]
+
+
+def test_a_tool_without_parameters_or_description_has_them_on_the_wire() -> None:
+    def stop_now() -> None: ...
+
+    sources: list[ToolLike] = [
+        stop_now,
+        {"name": "stop_now"},
+        {"name": "stop_now", "parameters": {}, "description": None},
+    ]
+    for source in sources:
+        (tool,) = body(offer_of([source], None))["tools"]
+        assert tool["function"]["description"] == "Stop now"
+        assert tool["function"]["parameters"]["properties"] == {}
+
+
+def test_the_annotations_of_a_function_say_what_its_parameters_are() -> None:
+    async def buy(amount: Annotated[int, Field(ge=1, description="How many")]) -> None:
+        """Buy some."""
+
+    assert body(offer_of([buy], None))["tools"][0]["function"]["parameters"]["properties"] == {
+        "amount": {"type": "integer", "minimum": 1, "description": "How many"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("choice", "one", "two"),
+    [
+        (None, None, None),
+        (False, None, None),
+        ("auto", "auto", "auto"),
+        ("none", "none", "none"),
+        ("required", "a", "required"),
+        ("any", "a", "required"),
+        (True, "a", "required"),
+        ("a", "a", "a"),
+        ({"type": "function", "function": {"name": "a"}}, "a", "a"),
+    ],
+)
+def test_a_choice_is_sent_in_the_form_that_the_service_enforces(
+    choice: ToolChoice | None, one: str | None, two: str | None
+) -> None:
+    a, b = Tool("a", "A", NONE), Tool("b", "B", NONE)
+    for tools, expected in (([a], one), ([a, b], two)):
+        offer = offer_of(tools, choice)
+        named = {"type": "function", "function": {"name": "a"}}
+        assert body(offer).get("tool_choice") == (named if expected == "a" else expected)
+        assert offer.callable_names == (frozenset() if choice == "none" else {tool.name for tool in tools})
+
+
+def test_without_tools_there_is_nothing_to_send() -> None:
+    for choice in (None, False, "auto", "none"):
+        for offer in (offer_of(None, choice), offer_of([], choice)):
+            assert body(offer, [Message("user", "hi")]).keys() == {"messages"}
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "says"),
+    [
+        ([Tool("", "A", NONE)], None, r"tools\[0\] has no name"),
+        ([{"description": "A"}], None, r"tools\[0\] has no name"),
+        ([{"type": "function", "function": {"name": " "}}], None, r"tools\[0\] has no name"),
+        ([{"type": "function", "function": "f"}], None, r"tools\[0\]: function must be a dict"),
+        ([{"type": "web_search"}], None, r"tools\[0\] is a tool of the type 'web_search'"),
+        ([get_weather, BARE], None, r"tools\[1\]: there are two tools of the name 'get_weather'"),
+        ([get_weather], "get_time", r"tool_choice: there is no tool 'get_time'; there are 'get_weather'"),
+        ([get_weather], {"type": "function", "function": {"name": "x"}}, "there is no tool 'x'"),
+        ([get_weather], {"name": "x"}, "tool_choice must be 'auto'"),
+        ([get_weather], 5, "tool_choice must be 'auto'"),
+        ([], "any", "tool_choice: 'any' asks for a call, but there are no tools"),
+        (None, "get_weather", "there are no tools"),
+        ("get_weather", None, "tools must be a list, not str"),
+        ([5], None, r"tools\[0\] must be a workersai.Tool, a dict"),
+        ([{"name": "f", "parameters": {"city": "string"}}], None, "tool 'f': this is no JSON Schema"),
+        ([{"name": "f", "parameters": 5}], None, "tool 'f': a JSON Schema must be a dict"),
+        ([{"name": "f", "description": 5}], None, r"tools\[0\] \(f\): its description must be a string"),
+        ([lambda *things, **more: (things, more)], None, r"tools\[0\]: no JSON Schema can be made of <lambda>"),
+    ],
+)
+def test_bad_tools_are_refused_by_name(tools: Any, choice: Any, says: str) -> None:
+    with pytest.raises(BadRequestError, match=says):
+        offer_of(tools, choice)
+
+
+def test_what_json_schema_cannot_say_is_refused() -> None:
+    class Thing: ...
+
+    def run(code: Thing) -> None: ...
+
+    def undefined(code: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    for function in (run, undefined):
+        with pytest.raises(BadRequestError, match=f"no JSON Schema can be made of {function.__name__}"):
+            tool_of(function)
+
+
+def test_a_text_with_tools_is_a_message_and_raw_markup_takes_none() -> None:
+    offer = offer_of([get_weather], None)
+    assert body(offer, "hi")["messages"] == [{"role": "user", "content": "hi"}]
+    with pytest.raises(BadRequestError, match="raw: a prompt in the model's own markup takes no tools"):
+        run_request(SETTINGS, "hi", CallOptions(raw=True), offer=offer)
+    with pytest.raises(BadRequestError, match="prompt is empty"):
+        run_request(SETTINGS, "", CallOptions(), offer=offer)
+
+
+def test_a_history_of_calls_goes_back_in_the_form_that_the_model_follows() -> None:
+    sent = body(
+        Offer(),
+        [
+            Message("user", "Weather?"),
+            Message(
+                "assistant",
+                "Let me see.",
+                tool_calls=[ToolCall("c1", "get_weather", {"city": "Paris"})],
+                invalid_tool_calls=[InvalidToolCall("c2", "get_time", "{now", "The arguments are not JSON.")],
+            ),
+            Message("tool", "sunny", tool_call_id="c1"),
+            Message("tool", "Error: no JSON", tool_call_id="c2", name="clock"),
+        ],
+    )
+    _, assistant, weather, clock = sent["messages"]
+    assert assistant["content"] == (
+        'Let me see.\n{"name":"get_weather","parameters":{"city":"Paris"}}\n{"name":"get_time","parameters":{now}'
+    )
+    assert [call["id"] for call in assistant["tool_calls"]] == ["c1"]
+    assert weather == {"role": "tool", "content": "sunny", "tool_call_id": "c1", "name": "get_weather"}
+    assert clock["name"] == "clock"
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ([Message("user", "hi"), Message("tool", "5", tool_call_id="c1")], r"messages\[1\] is a tool's answer, but no"),
+        (
+            [Message("assistant", "", tool_calls=[ToolCall("c1", "f", {})]), Message("tool", "5", tool_call_id="c2")],
+            r"messages\[1\] answers the call 'c2', which no message before it holds; there are 'c1'",
+        ),
+        ([Message("assistant", "", invalid_tool_calls=[5])], r"messages\[0\]: invalid_tool_calls must be a list"),  # type: ignore[list-item]
+    ],
+)
+def test_an_answer_to_no_call_is_refused(messages: list[Message], says: str) -> None:
+    with pytest.raises(BadRequestError, match=says):
+        body(Offer(), messages)
+
+
+def test_a_call_without_an_id_may_be_answered_by_any() -> None:
+    history = [Message("assistant", "", tool_calls=[ToolCall("", "f", {})]), Message("tool", "5", tool_call_id="c2")]
+    assert body(Offer(), history)["messages"][1]["tool_call_id"] == "c2"
+    assert body(Offer(), [history[0], Message("tool", "5")])["messages"][1] == {
+        "role": "tool",
+        "content": "5",
+        "name": "f",
+    }
+
+
+ENVELOPE = {"name": "Weather", "description": "Of a city.", "schema": GetWeather.model_json_schema(), "strict": True}
+
+
+@pytest.mark.parametrize(
+    ("source", "title", "description"),
+    [
+        (GetWeather, "GetWeather", "The weather of a city."),
+        (WeatherDict, "WeatherDict", "The weather of a city."),
+        (OldWeather, "OldWeather", "The weather of a city."),
+        (GetWeather.model_json_schema(), "GetWeather", "The weather of a city."),
+        (
+            {"type": "json_schema", "json_schema": GetWeather.model_json_schema()},
+            "GetWeather",
+            "The weather of a city.",
+        ),
+        ({"type": "json_schema", "json_schema": GetWeather}, "GetWeather", "The weather of a city."),
+        ({"type": "json_schema", "json_schema": ENVELOPE}, "Weather", "Of a city."),
+    ],
+)
+def test_json_mode_has_the_bare_schema_with_name_and_description(source: Any, title: str, description: str) -> None:
+    mode = json_mode_of(source)
+    assert mode is not None
+    assert mode.wire["type"] == "json_schema"
+    schema = mode.wire["json_schema"]
+    assert (schema["title"], schema["description"], schema["required"]) == (title, description, ["city"])
+    assert schema["properties"]["days"] == {"type": "integer", "description": "Days"}
+    jsonschema.validate(
+        json.loads(run_request(SETTINGS, "hi", CallOptions(), json_mode=mode).content), SCHEMA["input"]["oneOf"][0]
+    )
+
+
+def test_a_json_object_of_any_kind_and_plain_text_can_be_asked_for() -> None:
+    assert json_mode_of(None) is json_mode_of({"type": "text"}) is None
+    mode = json_mode_of({"type": "json_object"})
+    assert mode is not None
+    assert mode.wire == {"type": "json_object"}
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ({}, "its type must be 'json_object' or 'json_schema', got None"),
+        ({"type": "xml"}, "its type must be"),
+        ({"json_schema": {}}, "its type must be"),
+        ("json_object", "must be a dict, a Pydantic class or a TypedDict, not str"),
+        (5, "not int"),
+        ([], "not list"),
+        ({"type": "json_schema"}, "json_schema must be a JSON Schema, not NoneType"),
+        ({"type": "json_schema", "json_schema": {}}, "no JSON Schema: it has nothing"),
+        ({"type": "json_schema", "json_schema": {"x": object()}}, "no JSON Schema: it has 'x'"),
+    ],
+)
+def test_a_response_format_that_the_service_lacks_is_refused(source: Any, says: str) -> None:
+    with pytest.raises(BadRequestError, match=f"response_format.*{says}"):
+        json_mode_of(source)
+
+
+def test_whether_a_text_is_the_object_that_was_asked_for() -> None:
+    mode = json_mode_of(GetWeather)
+    assert mode is not None
+    assert mode.is_met_by('{"city": "Paris"}')
+    assert not any(map(mode.is_met_by, ("Paris", '{"unit": "C"}', '["city"]', "")))
+
+
+def test_a_schema_that_is_no_json_is_refused() -> None:
+    for default in (object(), float("nan")):
+        schema: Mapping[str, Any] = {"type": "object", "properties": {"a": {"type": "string", "default": default}}}
+        with pytest.raises(BadRequestError, match="can't be written as JSON"):
+            run_request(SETTINGS, "hi", CallOptions(), json_mode=json_mode_of(schema))

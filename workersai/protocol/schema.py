@@ -1,0 +1,287 @@
+"""Any JSON Schema that a framework hands over -> one that the service accepts.
+
+The service demands ``type`` and ``description`` of every property and understands no ``$ref``; a union, which has no
+``type``, breaks its contract (wire page, "Requests"). What can't be said in its terms is told in the description, for
+the model to read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workersai.protocol.refs import Node, References, Trail, both
+from workersai.protocol.unions import in_brief, noted, union
+
+_TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
+_TYPE_OF = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+
+# Kept as they are, with what they must be.
+_KEPT: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("pattern", "format"), str),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), int),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), (int, float)),
+    "uniqueItems": bool,
+    "examples": (list, tuple),
+}
+# Told in the description: nothing says that the service knows them.
+_TOLD = (
+    *("not", "if", "then", "else", "contains", "patternProperties", "propertyNames", "additionalItems"),
+    *("dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems"),
+)
+# A keyword that says which type is meant, where none is named.
+_TELLTALE = {
+    **dict.fromkeys(("properties", "additionalProperties", "patternProperties", "minProperties"), "object"),
+    **dict.fromkeys(("items", "prefixItems", "minItems", "maxItems", "uniqueItems"), "array"),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), "number"),
+}
+SCHEMA_KEYWORDS = ("type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items")
+"""One of these stands in every JSON Schema that says something."""
+
+_MOST_NODES = 10_000  # a schema that grows beyond this when written out is a mistake, or an attack
+_LONGEST_TOLD = 300  # characters of a keyword in a description
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A schema as the service takes it.
+
+    Attributes:
+        schema: It.
+        lacks_nulls: Whether a required property that may be null was made optional, so that its null must be put
+            back into the answer (:func:`~workersai.protocol.nulls.with_nulls`).
+    """
+
+    schema: dict[str, Any]
+    lacks_nulls: bool
+
+
+def accepted_parameters(schema: Node, where: str) -> Accepted:
+    """The parameters of a tool, in the service's terms: inlined, each property with a type and a description.
+
+    An optional property (one that may be null) is left out of ``required``. Of a union that can't be said as one
+    type, one is chosen and the description tells the others.
+
+    Args:
+        schema: A JSON Schema of an object, as Pydantic or a framework prints it.
+        where: What it belongs to, for errors.
+
+    Raises:
+        BadRequestError: it is no JSON Schema, is not that of an object, or refers to itself; with the place, or the
+            cycle.
+    """
+    accepted = accepted_schema(schema, where)
+    kind = accepted.schema["type"]
+    if kind != "object":
+        raise References(schema, where).error("", f"a tool's parameters must be an object, not {kind!r}")
+    accepted.schema.setdefault("properties", {})
+    return accepted
+
+
+def accepted_schema(schema: Node, where: str) -> Accepted:
+    """The same of a schema of any type, as for JSON Mode."""
+    references = References(schema, where, most_nodes=_MOST_NODES)
+    if isinstance(schema, Mapping) and not set(schema) & set(SCHEMA_KEYWORDS):
+        has = ", ".join(map(repr, schema)) or "nothing"
+        raise references.error("", f"this is no JSON Schema: it has {has}, but no type and no properties")
+    rewriting = _Rewriting(references)
+    accepted, _ = rewriting.schema(schema, "", ())
+    return Accepted(accepted, rewriting.lacks_nulls)
+
+
+def words_of(name: str) -> str:
+    """A name as a phrase, for what has no description: ``unit_price`` and ``unitPrice`` are ``Unit price``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ").replace("-", " ").split()
+    phrase = " ".join(word if word.isupper() else word.lower() for word in words) or name
+    return phrase[:1].upper() + phrase[1:]
+
+
+class _Rewriting:
+    """Each method gives the rewritten schema, and whether it also took null."""
+
+    def __init__(self, references: References) -> None:
+        self._references = references
+        self._error = references.error
+        self.lacks_nulls = False
+
+    def schema(self, node: Any, place: str, trail: Trail, words: str | None = None) -> tuple[dict[str, Any], bool]:
+        """``words`` describe a property whose schema doesn't."""
+        whole, trail = self._references.expanded(node, place, trail)
+        self._check_description(whole, place)
+        variants = self._variants(whole, place)
+        if not variants:
+            return self._typed(whole, place, trail, words)
+        rewritten: list[dict[str, Any]] = []
+        nullable = whole.get("nullable") is True
+        for variant in variants:
+            # What stands beside the variants holds for each of them.
+            inner, inner_trail = self._references.expanded(variant, place, trail)
+            one, null = self.schema(both(whole, inner), place, inner_trail)
+            nullable = nullable or null
+            if one["type"] != "null" and one not in rewritten:
+                rewritten.append(one)
+        described = whole.get("description")
+        if len(rewritten) > 1:
+            described = described or words
+        return union(rewritten, described) if rewritten else {"type": "null"}, nullable
+
+    def _variants(self, whole: dict[str, Any], place: str) -> list[Any]:
+        """The schemas of a union, taken out of ``whole``; none where it is no union."""
+        for keyword in ("anyOf", "oneOf"):
+            variants = self._references.schemas(whole.pop(keyword, ()), f"{place}.{keyword}")
+            if variants:
+                return variants
+        types = whole.get("type")
+        if isinstance(types, list | tuple):
+            del whole["type"]
+            return [{"type": one} for one in types]
+        return []
+
+    def _typed(
+        self, whole: dict[str, Any], place: str, trail: Trail, words: str | None = None
+    ) -> tuple[dict[str, Any], bool]:
+        nullable = whole.get("nullable") is True
+        notes: list[str] = []
+        values = self._values(whole, place)
+        kind = whole.get("type") or _inferred(whole, values)
+        if kind is not None and kind not in _TYPES:
+            raise self._error(place, f"there is no type {kind!r} in JSON Schema; there are {', '.join(_TYPES)}")
+        if kind == "null":
+            return {"type": "null"}, True
+        accepted: dict[str, Any] = {"type": kind or "string"}
+        if kind is None:
+            # No type at all: any value. Text can say everything.
+            accepted["type"] = "string"
+            notes.append("any JSON value, as text")
+        if values:
+            nullable = nullable or None in values
+            accepted |= _enum(values, kind, notes)
+            if "enum" not in accepted:
+                return {"type": "null"}, True
+        accepted |= self._kept(whole, place)
+        if accepted["type"] == "object":
+            accepted |= self._of_object(whole, place, trail)
+        elif accepted["type"] == "array":
+            accepted |= self._of_array(whole, place, trail, notes)
+        notes += [_told(keyword, whole[keyword]) for keyword in _TOLD if keyword in whole]
+        description = noted(whole.get("description") or words, notes)
+        return accepted | ({"description": description} if description else {}), nullable
+
+    def _values(self, whole: dict[str, Any], place: str) -> list[Any]:
+        if "const" in whole:
+            return [whole["const"]]
+        values = whole.get("enum", ())
+        if not isinstance(values, list | tuple) or ("enum" in whole and not values):
+            raise self._error(f"{place}.enum", "must be a list of at least one value")
+        return list(values)
+
+    def _kept(self, whole: dict[str, Any], place: str) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for keyword, kind in _KEPT.items():
+            value = whole.get(keyword)
+            if value is None:
+                continue
+            if not isinstance(value, kind):
+                raise self._error(f"{place}.{keyword}", f"{value!r} is not what JSON Schema has there")
+            kept[keyword] = value
+        if whole.get("default") is not None:
+            kept["default"] = whole["default"]
+        return kept
+
+    def _of_object(self, whole: dict[str, Any], place: str, trail: Trail) -> dict[str, Any]:
+        properties = whole.get("properties", {})
+        if not isinstance(properties, Mapping):
+            raise self._error(f"{place}.properties", "must be a dict of JSON Schemas")
+        required = whole.get("required", [])
+        if not isinstance(required, list | tuple) or not all(isinstance(name, str) for name in required):
+            raise self._error(f"{place}.required", "must be a list of names")
+        parts: dict[str, Any] = {}
+        if properties:
+            needed = list(required)
+            parts["properties"] = {}
+            for name, node in properties.items():
+                words = _words(node, str(name))
+                accepted, nullable = self.schema(node, f"{place}.{name}", trail, words)
+                accepted.setdefault("description", words)
+                parts["properties"][name] = accepted
+                if nullable and name in needed:
+                    needed.remove(name)
+                    self.lacks_nulls = True
+            if needed := [name for name in needed if name in properties]:
+                parts["required"] = needed
+        elif "properties" in whole:
+            parts["properties"] = {}
+        others = whole.get("additionalProperties")
+        if isinstance(others, Mapping) and others:
+            parts["additionalProperties"], _ = self.schema(others, f"{place}.additionalProperties", trail)
+        elif isinstance(others, bool):
+            parts["additionalProperties"] = others
+        return parts
+
+    def _of_array(self, whole: dict[str, Any], place: str, trail: Trail, notes: list[str]) -> dict[str, Any]:
+        items = whole.get("items", {})
+        # A tuple: draft 2020-12 has prefixItems, older drafts a list in items.
+        members = whole.get("prefixItems", items if isinstance(items, list | tuple) else ())
+        if members:
+            each = [
+                self.schema(member, f"{place}[{index}]", trail)[0]
+                for index, member in enumerate(self._references.schemas(members, f"{place}.prefixItems"))
+            ]
+            notes.append("in this order: " + ", ".join(map(in_brief, each)))
+            distinct = [one for index, one in enumerate(each) if one not in each[:index]]
+            # Members of one type can be said as items; others have no common type.
+            return {"items": distinct[0]} if len(distinct) == 1 else {}
+        if not items or isinstance(items, bool):
+            return {}
+        accepted, nullable = self.schema(items, f"{place}[]", trail)
+        if nullable:
+            notes.append("items may be null")
+        return {"items": accepted}
+
+    def _check_description(self, whole: Node, place: str) -> None:
+        if not isinstance(whole.get("description", ""), str):
+            raise self._error(f"{place}.description", "must be a string")
+
+
+def _words(node: Any, name: str) -> str:
+    """What to call a property that isn't described: its own title, unless that is only its name."""
+    title = node.get("title") if isinstance(node, Mapping) else None
+    told = isinstance(title, str) and title.replace(" ", "").lower() != name.replace("_", "").lower()
+    return str(title) if told and title else words_of(name)
+
+
+def _inferred(whole: Node, values: list[Any]) -> str | None:
+    kinds = {_TYPE_OF.get(type(value)) for value in values if value is not None}
+    if kinds:
+        return _of_values(kinds)
+    told = (kind for keyword, kind in _TELLTALE.items() if keyword in whole)
+    return next(told, "string" if any(keyword in whole for keyword in ("pattern", "minLength", "format")) else None)
+
+
+def _of_values(kinds: set[str | None]) -> str | None:
+    """The type of an enum's values; of several, one that most others can be written in."""
+    if kinds <= {"integer", "number"} and len(kinds) > 1:
+        return "number"
+    return next((kind for kind in ("string", "number", "integer", *_TYPES) if kind in kinds), None)
+
+
+def _enum(values: list[Any], kind: str | None, notes: list[str]) -> dict[str, Any]:
+    """The values of one type; those of another are told."""
+    fitting = [value for value in values if _is_of(value, kind)]
+    others = [value for value in values if value is not None and not _is_of(value, kind)]
+    if others:
+        notes.append("may also be " + ", ".join(json.dumps(value, ensure_ascii=False, default=str) for value in others))
+    return {"enum": fitting} if fitting else {}
+
+
+def _is_of(value: Any, kind: str | None) -> bool:
+    own = _TYPE_OF.get(type(value))
+    return own is not None and (own == kind or (own == "integer" and kind == "number"))
+
+
+def _told(keyword: str, value: Any) -> str:
+    text = json.dumps({keyword: value}, ensure_ascii=False, default=str)
+    return f"must also satisfy {text[:_LONGEST_TOLD]}"

@@ -1,0 +1,186 @@
+"""Tools, from whatever describes a function -> what a request offers the model, checked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticUserError
+
+from workersai.errors import BadRequestError
+from workersai.protocol.refs import Node
+from workersai.protocol.schema import accepted_parameters, words_of
+from workersai.protocol.values import Tool
+
+ToolLike = Tool | Mapping[str, Any] | type | Callable[..., Any]
+"""What a tool can be made of: a :class:`~workersai.Tool`, a dict (OpenAI's shape, the bare one of name, description
+and parameters, or a JSON Schema with a title), a Pydantic class, a TypedDict, or a function."""
+
+ToolChoice = str | bool | Mapping[str, Any]
+"""``"auto"``, ``"none"``, ``"required"`` (also ``"any"`` and True), a tool's name, or OpenAI's dict that names one."""
+
+_FORCED = ("required", "any")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The tools of one request.
+
+    Attributes:
+        tools: As the request has them.
+        choice: The ``tool_choice`` of the request; None leaves it to the service, which lets the model choose.
+        callable_names: The tools that the model may call.
+        nullable: The schemas of those tools in whose arguments nulls must be put back.
+    """
+
+    tools: tuple[dict[str, Any], ...] = ()
+    choice: str | dict[str, Any] | None = None
+    callable_names: frozenset[str] = frozenset()
+    nullable: Mapping[str, Node] = field(default_factory=dict)
+
+
+def offer_of(sources: Sequence[ToolLike] | None, choice: ToolChoice | None) -> Offer:
+    """What a request offers.
+
+    Raises:
+        BadRequestError: a tool has no name, or one that another has; its parameters are no JSON Schema of an object;
+            the choice names none of the tools.
+    """
+    tools = tools_of(sources)
+    names = [tool.name for tool in tools]
+    accepted = [accepted_parameters(tool.parameters, f"tool {tool.name!r}") for tool in tools]
+    wire_choice = _choice_to_wire(choice, names)
+    return Offer(
+        tools=tuple(_tool_to_wire(tool, one.schema) for tool, one in zip(tools, accepted, strict=True)),
+        choice=wire_choice,
+        callable_names=frozenset() if wire_choice == "none" else frozenset(names),
+        nullable={tool.name: tool.parameters for tool, one in zip(tools, accepted, strict=True) if one.lacks_nulls},
+    )
+
+
+def tools_of(sources: Sequence[ToolLike] | None) -> list[Tool]:
+    """The tools, each with a name of its own.
+
+    Raises:
+        BadRequestError: there is one without a name, or two of one name.
+    """
+    if sources is None:
+        return []
+    if not isinstance(sources, list | tuple):
+        raise BadRequestError(f"tools must be a list, not {type(sources).__name__}.")
+    tools = [tool_of(source, f"tools[{index}]") for index, source in enumerate(sources)]
+    seen: set[str] = set()
+    for index, tool in enumerate(tools):
+        if tool.name in seen:
+            raise BadRequestError(f"tools[{index}]: there are two tools of the name {tool.name!r}; rename one.")
+        seen.add(tool.name)
+    return tools
+
+
+def tool_of(source: ToolLike, where: str = "tool") -> Tool:
+    """A tool from what describes it; see :data:`ToolLike`.
+
+    A function is named after itself, and its docstring is the description; its parameters are those that its
+    annotations tell.
+
+    Raises:
+        BadRequestError: nothing can be told from it, or it has no name.
+    """
+    if isinstance(source, Tool):
+        tool = source
+    elif isinstance(source, Mapping):
+        tool = _tool_from_mapping(source, where)
+    elif callable(source):
+        name = getattr(source, "__name__", "")
+        schema = dict(json_schema_of(source, where))
+        described = schema.pop("description", None) or ("" if isinstance(source, type) else inspect.getdoc(source))
+        schema.pop("title", None)
+        tool = Tool(name=name, description=described or "", parameters=schema)
+    else:
+        raise BadRequestError(
+            f"{where} must be a workersai.Tool, a dict, a Pydantic class, a TypedDict or a function, "
+            f"not {type(source).__name__}."
+        )
+    if not isinstance(tool.name, str) or not tool.name.strip():
+        raise BadRequestError(f"{where} has no name: the model calls a tool by its name.")
+    if not isinstance(tool.description, str):
+        raise BadRequestError(f"{where} ({tool.name}): its description must be a string.")
+    return tool
+
+
+def json_schema_of(source: Any, where: str) -> Node:
+    """The JSON Schema of a Pydantic class (of version 1 too), a TypedDict, or a function's parameters.
+
+    Raises:
+        BadRequestError: it has a part that JSON Schema can't say.
+    """
+    try:
+        schema: Node
+        if isinstance(source, type) and issubclass(source, BaseModel):
+            schema = source.model_json_schema()
+        elif isinstance(source, type) and hasattr(source, "__fields__") and hasattr(source, "schema"):
+            schema = source.schema()  # Pydantic v1
+        else:
+            schema = TypeAdapter(source).json_schema()
+    except (PydanticUserError, NameError) as error:  # a name in an annotation that is not there
+        name = getattr(source, "__name__", type(source).__name__)
+        raise BadRequestError(f"{where}: no JSON Schema can be made of {name}: {error}") from error
+    return schema
+
+
+def _tool_from_mapping(source: Mapping[str, Any], where: str) -> Tool:
+    function = source.get("function", source)
+    if not isinstance(function, Mapping):
+        raise BadRequestError(f"{where}: function must be a dict with name, description and parameters.")
+    if "function" not in source and "name" not in source and "title" in source:
+        schema = {key: value for key, value in source.items() if key not in ("title", "description")}
+        return Tool(name=source["title"], description=source.get("description") or "", parameters=schema)
+    kind = source.get("type", "function")
+    if kind != "function" and "name" not in source:
+        raise BadRequestError(f"{where} is a tool of the type {kind!r}: the service knows functions only.")
+    return Tool(
+        name=function.get("name", ""),
+        description=function.get("description") or "",
+        parameters=function.get("parameters") or {"type": "object", "properties": {}},
+    )
+
+
+def _tool_to_wire(tool: Tool, parameters: dict[str, Any]) -> dict[str, Any]:
+    parameters = {key: value for key, value in parameters.items() if key != "description"}
+    # The schema demands a description of a tool, too.
+    described = tool.description or words_of(tool.name)
+    return {"type": "function", "function": {"name": tool.name, "description": described, "parameters": parameters}}
+
+
+def _choice_to_wire(choice: ToolChoice | None, names: list[str]) -> str | dict[str, Any] | None:
+    if choice is None or choice is False:
+        return None
+    if choice in ("auto", "none"):
+        return str(choice) if names else None
+    if not names:
+        raise BadRequestError(f"tool_choice: {choice!r} asks for a call, but there are no tools.")
+    if choice is True or choice in _FORCED:
+        # "required" is only advice to the model; a named tool is enforced (wire page, "Requests").
+        return _named(names[0]) if len(names) == 1 else "required"
+    name = choice if isinstance(choice, str) else _name_in(choice)
+    if name not in names:
+        raise BadRequestError(f"tool_choice: there is no tool {name!r}; there are {', '.join(map(repr, names))}.")
+    return _named(name)
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def _name_in(choice: Any) -> str:
+    function = choice.get("function") if isinstance(choice, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise BadRequestError(
+            "tool_choice must be 'auto', 'none', 'required', 'any', a bool, a tool's name, or "
+            f'{{"type": "function", "function": {{"name": ...}}}}, not {choice!r}.'
+        )
+    return name
