@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
-from langchain_core.messages import BaseMessage
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput, ModelProfile
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
 from pydantic import ConfigDict
 from typing_extensions import override
 
 from langchain_workersai.errors import langchain_errors
-from langchain_workersai.messages import chunk_to_langchain, message_to_langchain, messages_from_langchain
+from langchain_workersai.messages import ChunkWriter, message_to_langchain, messages_from_langchain
 from langchain_workersai.profile import profile_of
+from langchain_workersai.structured import StructuredOutputParser, class_of, structured, titled
+from langchain_workersai.tools import ToolSource, envelope_of, tool_from_langchain, tools_from_langchain
 from workersai.connected import ConnectedModel
+from workersai.errors import BadRequestError
+from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai
 from workersai.protocol.values import Completion, Delta
 
 _SAID_TO_THIS_CLASS = frozenset({"stream", "streaming", "stream_usage"})
@@ -88,6 +93,105 @@ class ChatWorkersAI(BaseChatModel, ConnectedModel):
         return params
 
     @override
+    def bind_tools(
+        self,
+        tools: Sequence[ToolSource],
+        *,
+        tool_choice: ToolChoice | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """This model with tools that it may call.
+
+        Args:
+            tools: Functions, Pydantic classes (of version 1 too), TypedDicts, LangChain tools, or dicts in OpenAI's or
+                Anthropic's shape. Schemas are rewritten as the service takes them: without references and unions.
+            tool_choice: None or ``"auto"``: the model chooses. ``"any"``, ``"required"`` or True: it has to call one.
+                ``"none"``: it may not. A tool's name, or OpenAI's dict that names one: it has to call that one. The
+                service enforces a call of a named or of the only tool; ``"any"`` of several is only advice to the
+                model (wire page, "Requests").
+            strict: True tells the model that there are no other arguments than those listed. The service has no
+                strict function calling, so nothing is enforced.
+            parallel_tool_calls: False keeps the first call alone; others are told in
+                ``response_metadata["dropped_tool_calls"]``. The service has no such setting.
+            **kwargs: Options of the calls, as for ``bind``; ``response_format`` too.
+
+        Raises:
+            BadRequestError: a tool has no name, or one that another has; its parameters are no JSON Schema of an
+                object, or refer to themselves; ``tool_choice`` names none of the tools.
+        """
+        with langchain_errors():
+            specs = tools_from_langchain(tools, strict=strict)
+            choice = offer_of(specs, tool_choice).choice
+        bound: dict[str, Any] = {"tools": [tool_to_openai(spec) for spec in specs]}
+        if choice is not None:
+            bound["tool_choice"] = choice
+        if parallel_tool_calls is not None:
+            bound["parallel_tool_calls"] = parallel_tool_calls
+        return self.bind(**bound, **kwargs)
+
+    @override
+    def with_structured_output(
+        self,
+        schema: Mapping[str, Any] | type | None = None,
+        *,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """This model, answering with an object of ``schema``.
+
+        Args:
+            schema: A Pydantic class (of version 1 too), whose objects are the answers; or a TypedDict, a JSON Schema
+                or a tool's dict, for dicts. ``json_mode`` needs none.
+            method: ``"json_schema"``: the service's JSON Mode, held to the schema. ``"function_calling"``: the
+                arguments of a call that the model has to make. ``"json_mode"``: any JSON object; the prompt has to
+                say which.
+            include_raw: True: answers are dicts of ``raw`` (the message), ``parsed`` and ``parsing_error``, and an
+                answer that is not valid raises nothing.
+            strict: True: objects take no other properties than those listed.
+            **kwargs: Options of the calls, as for ``bind``.
+
+        JSON Mode does not stream on the service: ``stream`` then yields the one result. With ``"function_calling"`` it
+        yields the object as it grows.
+
+        Raises:
+            BadRequestError: the schema is none that the service could take, or the method is unknown.
+            JSONModeError: from a call; the model could not answer in JSON.
+            langchain_core.exceptions.OutputParserException: from a call; the answer is not valid. ``llm_output`` is
+                what the model wrote.
+        """
+        with langchain_errors():
+            if method not in ("json_schema", "function_calling", "json_mode"):
+                raise BadRequestError(
+                    f"method must be 'json_schema', 'function_calling' or 'json_mode', not {method!r}."
+                )
+            if schema is None and method != "json_mode":
+                raise BadRequestError(f"schema: method={method!r} needs one.")
+            schema = titled(schema)
+            tool = None if schema is None else tool_from_langchain(schema, "schema", strict=strict)
+            if tool is not None:
+                offer_of([tool], None)
+        told: dict[str, Any] = {}
+        if tool is not None:
+            traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+            told["ls_structured_output_format"] = traced
+        parser = StructuredOutputParser(of=class_of(schema))
+        llm: Runnable[LanguageModelInput, AIMessage]
+        if tool is None or method == "json_mode":
+            llm = self.bind(response_format={"type": "json_object"}, **told, **kwargs)
+        elif method == "json_schema":
+            llm = self.bind(response_format=envelope_of(tool), **told, **kwargs)
+        else:
+            parser = StructuredOutputParser(of=class_of(schema), tool_name=tool.name)
+            llm = self.bind_tools(
+                [tool_to_openai(tool)], tool_choice=tool.name, parallel_tool_calls=False, **told, **kwargs
+            )
+        return structured(llm, parser, include_raw=include_raw)
+
+    @override
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -156,12 +260,8 @@ class ChatWorkersAI(BaseChatModel, ConnectedModel):
         return self._options(overrides)
 
     def _to_chunk(self, kwargs: Mapping[str, Any]) -> Callable[[Delta], ChatGenerationChunk]:
-        with_usage: bool = kwargs.get("stream_usage", self.stream_usage)
-
-        def to_chunk(delta: Delta) -> ChatGenerationChunk:
-            return ChatGenerationChunk(message=chunk_to_langchain(delta, with_usage=with_usage))
-
-        return to_chunk
+        writer = ChunkWriter(with_usage=kwargs.get("stream_usage", self.stream_usage))
+        return lambda delta: ChatGenerationChunk(message=writer.chunk(delta))
 
 
 def _result(completion: Completion) -> ChatResult:

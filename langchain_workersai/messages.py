@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from langchain_core.messages import (
@@ -16,15 +17,14 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
+from langchain_core.utils.json import parse_partial_json
 
 from workersai.errors import BadRequestError
-from workersai.protocol.values import ROLES, Completion, Delta, Message, Role, ToolCall, Usage
+from workersai.protocol.values import ROLES, Completion, Delta, InvalidToolCall, Message, Role, ToolCall, Usage
 
 _ROLES: tuple[tuple[type[BaseMessage], Role], ...] = (
     (HumanMessage, "user"),
-    (AIMessage, "assistant"),
     (SystemMessage, "system"),
-    (ToolMessage, "tool"),
 )
 
 # Blocks of an assistant's turn that are no text for the model: calls stand in tool_calls, and the thoughts of
@@ -58,21 +58,31 @@ def messages_from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
 
 
 def _message_from_langchain(message: BaseMessage, where: str) -> Message:
-    calls: list[ToolCall] = []
-    said = [_text(message, where)]
-    if isinstance(message, AIMessage):
-        calls = [
-            ToolCall(id=call["id"] or "", name=call["name"], arguments=call["args"]) for call in message.tool_calls
-        ]
-        # A call whose arguments are no JSON can't be sent as one; as text the model still sees what it wrote.
-        said += [f'{{"name":"{call["name"]}","parameters":{call["args"]}}}' for call in message.invalid_tool_calls]
+    text = _text(message, where)
+    if isinstance(message, ToolMessage):
+        return Message("tool", _tool_answer(message, text), tool_call_id=message.tool_call_id, name=message.name)
+    if not isinstance(message, AIMessage):
+        return Message(_role(message, where), text, name=message.name)
     return Message(
-        role=_role(message, where),
-        content="\n".join(filter(None, said)),
-        tool_calls=calls,
-        tool_call_id=message.tool_call_id if isinstance(message, ToolMessage) else None,
+        "assistant",
+        text,
+        tool_calls=tuple(
+            ToolCall(id=call["id"] or "", name=call["name"], arguments=call["args"]) for call in message.tool_calls
+        ),
+        invalid_tool_calls=tuple(
+            InvalidToolCall(
+                id=call["id"] or "", name=call["name"] or "", arguments=call["args"] or "", error=call["error"] or ""
+            )
+            for call in message.invalid_tool_calls
+        ),
         name=message.name,
     )
+
+
+def _tool_answer(message: ToolMessage, text: str) -> str:
+    """The service has no status of a tool's answer: that the tool failed is told in words."""
+    failed = message.status == "error" and not text.lower().startswith("error")
+    return f"Error: {text}" if failed else text
 
 
 def _role(message: BaseMessage, where: str) -> Role:
@@ -118,27 +128,59 @@ def message_to_langchain(completion: Completion) -> AIMessage:
     )
 
 
-def chunk_to_langchain(delta: Delta, *, with_usage: bool) -> AIMessageChunk:
-    """A piece of a streamed answer as LangChain's chunk.
+class ChunkWriter:
+    """The pieces of one streamed answer as LangChain's chunks.
 
-    Metadata goes on the last piece alone: LangChain joins the strings of chunks that it adds up.
+    Args:
+        with_usage: Whether the last chunk carries the usage.
     """
-    if delta.completion is not None:
+
+    def __init__(self, *, with_usage: bool) -> None:
+        self._with_usage = with_usage
+        self._index_of: dict[str, int] = {}  # of a call, by its id
+
+    def chunk(self, delta: Delta) -> AIMessageChunk:
+        """The next chunk."""
+        if delta.completion is not None:
+            return self._last(delta.completion)
+        piece = delta.tool_call
+        if piece is None:
+            return AIMessageChunk(content=delta.text)
+        index = _FIRST_CALL + piece.index
+        if piece.id is not None:
+            self._index_of[piece.id] = index
+        chunk = tool_call_chunk(name=piece.name, args=piece.arguments, id=piece.id, index=index)
+        return AIMessageChunk(content=delta.text, tool_call_chunks=[chunk])
+
+    def _last(self, completion: Completion) -> AIMessageChunk:
+        """Metadata goes on the last chunk alone: LangChain joins the strings of chunks that it adds up."""
         return AIMessageChunk(
-            content=delta.text,
-            usage_metadata=_usage_to_langchain(delta.usage) if with_usage else None,
-            response_metadata=_metadata(delta.completion),
+            content="",
+            tool_call_chunks=[
+                tool_call_chunk(name=None, args=_spoiler(call.arguments), id=None, index=self._index_of[call.id])
+                for call in completion.invalid_tool_calls
+                if call.id in self._index_of
+            ],
+            usage_metadata=_usage_to_langchain(completion.usage) if self._with_usage else None,
+            response_metadata=_metadata(completion),
             chunk_position="last",
         )
-    if delta.tool_call is None:
-        return AIMessageChunk(content=delta.text)
-    piece = delta.tool_call
-    return AIMessageChunk(
-        content=delta.text,
-        tool_call_chunks=[
-            tool_call_chunk(name=piece.name, args=piece.arguments, id=piece.id, index=_FIRST_CALL + piece.index)
-        ],
-    )
+
+
+def _spoiler(arguments: str) -> str:
+    """What makes broken arguments stay broken: a bracket that closes nothing.
+
+    LangChain mends the arguments of a streamed call as well as it can, also when no more of them will come: a path that
+    was cut off halfway would be carried out as if it were whole.
+    """
+    for spoiler in ("", "]", '"]', '\\"]'):
+        try:
+            mended = parse_partial_json(arguments + spoiler) if arguments + spoiler else {}
+        except ValueError:
+            return spoiler
+        if not isinstance(mended, dict):
+            return spoiler
+    return "]"
 
 
 def _usage_to_langchain(usage: Usage | None) -> UsageMetadata | None:
@@ -158,5 +200,6 @@ def _metadata(completion: Completion) -> dict[str, Any]:
         "model_provider": "cloudflare",
         "finish_reason": completion.finish_reason,
         "request_id": completion.request_id,
+        "dropped_tool_calls": [asdict(call) for call in completion.dropped_tool_calls] or None,
     }
     return {key: value for key, value in metadata.items() if value is not None}

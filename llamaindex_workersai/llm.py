@@ -15,10 +15,10 @@ from llama_index.core.base.llms.types import (
     CompletionResponseAsyncGen,
     CompletionResponseGen,
     LLMMetadata,
+    MessageRole,
 )
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
 from pydantic import ConfigDict
@@ -29,17 +29,19 @@ from llamaindex_workersai.messages import (
     chat_response,
     completion_response,
     messages_from_llamaindex,
+    tool_selections,
 )
+from llamaindex_workersai.structured import JSONModePredictions
+from llamaindex_workersai.tools import tools_from_llamaindex
 from workersai.catalog import DEFAULT_MAX_TOKENS, model_card
 from workersai.connected import ConnectedModel
+from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai, tools_of
 from workersai.protocol.values import Delta
 
 T = TypeVar("T")
 
-_NO_TOOLS = "WorkersAI (LlamaIndex) does not call tools yet; chat, complete and their streaming and async twins work."
 
-
-class WorkersAI(FunctionCallingLLM, ConnectedModel):
+class WorkersAI(JSONModePredictions, ConnectedModel):
     """A model on Cloudflare Workers AI.
 
     Setup:
@@ -82,7 +84,7 @@ class WorkersAI(FunctionCallingLLM, ConnectedModel):
             context_window=DEFAULT_CONTEXT_WINDOW if card is None else card.context_window,
             num_output=self.max_tokens or DEFAULT_MAX_TOKENS,
             is_chat_model=True,
-            is_function_calling_model=False,  # until the tool methods below are built
+            is_function_calling_model=card is not None and card.function_calling,
             model_name=self.model,
         )
 
@@ -144,12 +146,46 @@ class WorkersAI(FunctionCallingLLM, ConnectedModel):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """Not built yet."""
-        raise NotImplementedError(_NO_TOOLS)
+        """The calls in an answer.
+
+        Raises:
+            ValueError: there are none, unless ``error_on_no_tool_call`` is False.
+        """
+        selections = tool_selections(response.message)
+        if not selections and error_on_no_tool_call:
+            raise ValueError(f"The model called no tool, but answered: {response.message.content!r}")
+        return selections
 
     @override
-    def _prepare_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        raise NotImplementedError(_NO_TOOLS)
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: ToolChoice | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        messages = list(chat_history or [])
+        if user_msg is not None:
+            said = ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg
+            messages.append(said)
+        specs = tools_of(tools_from_llamaindex(tools))
+        choice = offer_of(specs, tool_choice or tool_required).choice
+        return {
+            "messages": messages,
+            "tools": [tool_to_openai(spec) for spec in specs],
+            "tool_choice": choice,
+            "parallel_tool_calls": allow_parallel_tool_calls,
+            **kwargs,
+        }
+
+    @override
+    def _predicts_in_json_mode(self) -> bool:
+        card = model_card(self.model)
+        return card is not None and card.json_mode
 
     def _prompt(self, prompt: str, *, formatted: bool) -> str:
         to_prompt = self.completion_to_prompt

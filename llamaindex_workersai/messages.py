@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -16,9 +18,13 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
     ToolCallBlock,
 )
+from llama_index.core.llms.llm import ToolSelection
+from pydantic_core import from_json
 
 from workersai.errors import BadRequestError
-from workersai.protocol.values import ROLES, Completion, Delta, Message, Role, ToolCall
+from workersai.protocol.values import ROLES, Completion, Delta, InvalidToolCall, Message, Role, ToolCall
+
+logger = logging.getLogger("workersai")
 
 # What an assistant's turn may hold beside its text: the thoughts of another model are not this one's words, and a
 # cache point is a hint to a service that takes one.
@@ -37,10 +43,12 @@ def messages_from_llamaindex(messages: Sequence[ChatMessage]) -> list[Message]:
 def _message(message: ChatMessage, where: str) -> Message:
     if not isinstance(message, ChatMessage):
         raise BadRequestError(f"{where} must be a ChatMessage, not {type(message).__name__}.")
+    calls = [_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)]
     return Message(
         role=_role(message, where),
         content=_text(message, where),
-        tool_calls=[_call(block, where) for block in message.blocks if isinstance(block, ToolCallBlock)],
+        tool_calls=tuple(call for call in calls if isinstance(call, ToolCall)),
+        invalid_tool_calls=tuple(call for call in calls if isinstance(call, InvalidToolCall)),
         tool_call_id=message.additional_kwargs.get("tool_call_id"),
         name=message.additional_kwargs.get("name"),
     )
@@ -61,10 +69,33 @@ def _text(message: ChatMessage, where: str) -> str:
     return message.content or ""
 
 
-def _call(block: ToolCallBlock, where: str) -> ToolCall:
-    if not isinstance(block.tool_kwargs, dict):
-        raise BadRequestError(f"{where}: the arguments of the call of {block.tool_name!r} must be a dict.")
-    return ToolCall(id=block.tool_call_id or "", name=block.tool_name, arguments=block.tool_kwargs)
+def _call(block: ToolCallBlock) -> ToolCall | InvalidToolCall:
+    given = block.tool_kwargs
+    arguments: Any = given
+    error = "The arguments are not a JSON object."
+    if isinstance(given, str):  # other models' calls may have them as text, and ours those that are broken
+        try:
+            arguments = from_json(given or "{}")
+        except ValueError as problem:
+            error = f"The arguments are not JSON: {problem}."
+    if isinstance(arguments, dict):
+        return ToolCall(id=block.tool_call_id or "", name=block.tool_name, arguments=arguments)
+    return InvalidToolCall(block.tool_call_id or "", block.tool_name, str(given), error)
+
+
+def tool_selections(message: ChatMessage) -> list[ToolSelection]:
+    """The calls in an answer, for LlamaIndex to carry out.
+
+    LlamaIndex has no calls with broken arguments: such a call is handed over without any, so that the tool's complaint
+    tells the model; its text stays in the message.
+    """
+    selections = []
+    for call in (_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)):
+        arguments = dict(call.arguments) if isinstance(call, ToolCall) else {}
+        if isinstance(call, InvalidToolCall):
+            logger.warning("The call of %s has broken arguments: %s", call.name, call.arguments)
+        selections.append(ToolSelection(tool_id=call.id, tool_name=call.name, tool_kwargs=arguments))
+    return selections
 
 
 def chat_response(completion: Completion) -> ChatResponse:
@@ -80,18 +111,24 @@ def completion_response(completion: Completion) -> CompletionResponse:
 
 
 class GrowingResponse:
-    """The responses of one stream: LlamaIndex's hold the text so far beside the new piece."""
+    """The responses of one stream: LlamaIndex's hold the text and the calls so far beside the new piece."""
 
     def __init__(self) -> None:
         self._text = ""
+        self._calls: dict[int, _GrowingCall] = {}
 
     def chat(self, delta: Delta) -> ChatResponse:
         """The answer to a chat, grown by ``delta``; the last one is the whole answer."""
         if delta.completion is not None:
             return chat_response(delta.completion).model_copy(update={"delta": delta.text})
         self._text += delta.text
-        message = ChatMessage(role=MessageRole.ASSISTANT, content=self._text)
-        return ChatResponse(message=message, delta=delta.text)
+        piece = delta.tool_call
+        if piece is not None:
+            call = self._calls.setdefault(piece.index, _GrowingCall(piece.id or "", piece.name or ""))
+            call.arguments += piece.arguments
+        blocks: list[ContentBlock] = [TextBlock(text=self._text)] if self._text or not self._calls else []
+        blocks += [call.block() for call in self._calls.values()]
+        return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks), delta=delta.text)
 
     def completion(self, delta: Delta) -> CompletionResponse:
         """The answer to a prompt, grown by ``delta``; the last one is the whole answer."""
@@ -99,6 +136,23 @@ class GrowingResponse:
             return completion_response(delta.completion).model_copy(update={"delta": delta.text})
         self._text += delta.text
         return CompletionResponse(text=self._text, delta=delta.text)
+
+
+@dataclass
+class _GrowingCall:
+    id: str
+    name: str
+    arguments: str = ""
+
+    def block(self) -> ToolCallBlock:
+        """The call with those of its arguments that have come."""
+        try:
+            arguments = from_json(self.arguments or "{}", allow_partial="trailing-strings")
+        except ValueError:
+            arguments = {}
+        return ToolCallBlock(
+            tool_call_id=self.id, tool_name=self.name, tool_kwargs=arguments if isinstance(arguments, dict) else {}
+        )
 
 
 def _message_to_llamaindex(completion: Completion) -> ChatMessage:
@@ -133,4 +187,9 @@ def _raw(completion: Completion) -> dict[str, Any]:
         "finish_reason": completion.finish_reason,
         "request_id": completion.request_id,
         "usage": _usage(completion),
+        **(
+            {"dropped_tool_calls": list(map(asdict, completion.dropped_tool_calls))}
+            if completion.dropped_tool_calls
+            else {}
+        ),
     }

@@ -16,6 +16,7 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from pydantic import SecretStr, ValidationError
 
 from langchain_workersai import ChatWorkersAI
+from tests.langchain_workersai.face import Face
 from tests.support import Serve, connection
 from workersai import errors
 from workersai.local import LocalServer
@@ -32,35 +33,6 @@ def sunny(_: GenerationRequest) -> Answer:
 
 def chat(server: LocalServer, **fields: Any) -> ChatWorkersAI:
     return ChatWorkersAI(**connection(server), **fields)
-
-
-class Face:
-    """The sync methods of a model, under the names of the two things that tests ask for."""
-
-    def whole(self, model: Any, /, *args: Any, **kwargs: Any) -> AIMessage:
-        answer: AIMessage = model.invoke(*args, **kwargs)
-        return answer
-
-    def pieces(self, model: Any, /, *args: Any, **kwargs: Any) -> list[AIMessageChunk]:
-        return list(model.stream(*args, **kwargs))
-
-
-class AsyncFace(Face):
-    def whole(self, model: Any, /, *args: Any, **kwargs: Any) -> AIMessage:
-        answer: AIMessage = asyncio.run(model.ainvoke(*args, **kwargs))
-        return answer
-
-    def pieces(self, model: Any, /, *args: Any, **kwargs: Any) -> list[AIMessageChunk]:
-        async def collect() -> list[AIMessageChunk]:
-            return [chunk async for chunk in model.astream(*args, **kwargs)]
-
-        return asyncio.run(collect())
-
-
-@pytest.fixture(params=[Face(), AsyncFace()], ids=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Face:
-    given: Face = request.param
-    return given
 
 
 def merged(chunks: list[AIMessageChunk]) -> AIMessageChunk:

@@ -13,7 +13,7 @@ from langchain_core.messages import (
 )
 
 from langchain_workersai.messages import messages_from_langchain
-from workersai import Message, ToolCall
+from workersai import InvalidToolCall, Message, ToolCall
 from workersai.errors import BadRequestError
 
 
@@ -21,10 +21,10 @@ def test_each_kind_of_message_has_its_role() -> None:
     assert messages_from_langchain(
         [SystemMessage("s"), HumanMessage("h", name="Ann"), AIMessage("a"), ChatMessage(content="c", role="system")]
     ) == [
-        Message("system", "s", tool_calls=[]),
-        Message("user", "h", tool_calls=[], name="Ann"),
-        Message("assistant", "a", tool_calls=[]),
-        Message("system", "c", tool_calls=[]),
+        Message("system", "s"),
+        Message("user", "h", name="Ann"),
+        Message("assistant", "a"),
+        Message("system", "c"),
     ]
 
 
@@ -33,15 +33,29 @@ def test_calls_and_their_results_go_along() -> None:
     assistant, tool = messages_from_langchain(
         [AIMessage("", tool_calls=[call]), ToolMessage("42", tool_call_id="c1", name="f")]
     )
-    assert assistant.tool_calls == [ToolCall("c1", "f", {"a": 1})]
+    assert assistant.tool_calls == (ToolCall("c1", "f", {"a": 1}),)
     assert (tool.role, tool.content, tool.tool_call_id, tool.name) == ("tool", "42", "c1", "f")
 
 
-def test_a_call_with_broken_arguments_stays_in_the_history_as_text() -> None:
+def test_a_call_with_broken_arguments_stays_in_the_history() -> None:
     call = {"id": "c1", "name": "f", "args": '{"a": ', "error": "cut", "type": "invalid_tool_call"}
     (message,) = messages_from_langchain([AIMessage("Let me look.", invalid_tool_calls=[call])])
-    assert message.content == 'Let me look.\n{"name":"f","parameters":{"a": }'
-    assert message.tool_calls == []
+    assert message == Message(
+        "assistant", "Let me look.", invalid_tool_calls=(InvalidToolCall("c1", "f", '{"a": ', "cut"),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "told"),
+    [
+        ("success", "no luck", "no luck"),
+        ("error", "no luck", "Error: no luck"),
+        ("error", "Error: no luck", "Error: no luck"),
+    ],
+)
+def test_the_model_is_told_that_a_tool_failed(status: Any, content: str, told: str) -> None:
+    (message,) = messages_from_langchain([ToolMessage(content, tool_call_id="c1", status=status)])
+    assert message.content == told
 
 
 def test_blocks_of_text_are_joined_by_lines() -> None:

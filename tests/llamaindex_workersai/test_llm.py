@@ -13,11 +13,11 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import ChatMessage, MessageRole
 from llama_index.core.prompts import PromptTemplate
-from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation.base import BaseEvent
 from pydantic import ValidationError
 
 from llamaindex_workersai import WorkersAI
+from tests.llamaindex_workersai.face import Face
 from tests.support import Serve, connection
 from workersai import errors
 from workersai.local import LocalServer
@@ -36,33 +36,6 @@ def sunny(_: GenerationRequest) -> Answer:
 
 def model(server: LocalServer, **fields: Any) -> WorkersAI:
     return WorkersAI(**connection(server), **fields)
-
-
-class Face:
-    """The methods of an LLM by their sync names; ``complete`` and ``chat`` whole, the others as a list of pieces."""
-
-    def whole(self, llm: WorkersAI, method: str, given: Any, /, **kwargs: Any) -> Any:
-        return getattr(llm, method)(given, **kwargs)
-
-    def pieces(self, llm: WorkersAI, method: str, given: Any, /, **kwargs: Any) -> list[Any]:
-        return list(getattr(llm, f"stream_{method}")(given, **kwargs))
-
-
-class AsyncFace(Face):
-    def whole(self, llm: WorkersAI, method: str, given: Any, /, **kwargs: Any) -> Any:
-        return asyncio.run(getattr(llm, f"a{method}")(given, **kwargs))
-
-    def pieces(self, llm: WorkersAI, method: str, given: Any, /, **kwargs: Any) -> list[Any]:
-        async def collect() -> list[Any]:
-            return [piece async for piece in await getattr(llm, f"astream_{method}")(given, **kwargs)]
-
-        return asyncio.run(collect())
-
-
-@pytest.fixture(params=[Face(), AsyncFace()], ids=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Face:
-    given: Face = request.param
-    return given
 
 
 def text_of(response: Any) -> str:
@@ -266,15 +239,6 @@ def test_a_pickled_model_answers(serve: Serve) -> None:
     llm = model(serve(sunny))
     llm.complete("hi")
     assert pickle.loads(pickle.dumps(llm)).complete("hi").text == "It is sunny."  # noqa: S301 - our own bytes
-
-
-def test_tools_are_told_to_be_unbuilt(serve: Serve) -> None:
-    llm = model(serve(sunny))
-    tool = FunctionTool.from_defaults(lambda: "x", name="f", description="d")
-    with pytest.raises(NotImplementedError, match="does not call tools yet"):
-        llm.chat_with_tools([tool], "hi")
-    with pytest.raises(NotImplementedError, match="does not call tools yet"):
-        llm.get_tool_calls_from_response(llm.chat(HI))
 
 
 def test_one_model_serves_several_event_loops(serve: Serve) -> None:

@@ -64,14 +64,15 @@ def json_mode_of(source: ResponseFormat | None) -> JSONMode | None:
     if kind == "json_object":
         return JSONMode({"type": "json_object"})
     if kind == "json_schema":
-        return _by_schema(_unwrapped(source.get("json_schema")))
+        schema = source.get("json_schema")
+        return _by_schema(_unwrapped(schema), closed=isinstance(schema, Mapping) and schema.get("strict") is True)
     if kind == "object" or (kind is None and set(source) & set(SCHEMA_KEYWORDS)):
         return _by_schema(source)
     raise BadRequestError(f"{_WHERE}: its type must be 'json_object' or 'json_schema', got {kind!r}.")
 
 
-def _by_schema(schema: Node) -> JSONMode:
-    accepted = accepted_schema(schema, _WHERE)
+def _by_schema(schema: Node, *, closed: bool = False) -> JSONMode:
+    accepted = accepted_schema(schema, _WHERE, closed=closed)
     title = schema.get("title")
     named = {"title": title} if isinstance(title, str) and title else {}
     return JSONMode(

@@ -59,7 +59,7 @@ class Accepted:
     lacks_nulls: bool
 
 
-def accepted_parameters(schema: Node, where: str) -> Accepted:
+def accepted_parameters(schema: Node, where: str, *, closed: bool = False) -> Accepted:
     """The parameters of a tool, in the service's terms: inlined, each property with a type and a description.
 
     An optional property (one that may be null) is left out of ``required``. Of a union that can't be said as one
@@ -68,12 +68,13 @@ def accepted_parameters(schema: Node, where: str) -> Accepted:
     Args:
         schema: A JSON Schema of an object, as Pydantic or a framework prints it.
         where: What it belongs to, for errors.
+        closed: Objects take no properties other than those that they list.
 
     Raises:
         BadRequestError: it is no JSON Schema, is not that of an object, or refers to itself; with the place, or the
             cycle.
     """
-    accepted = accepted_schema(schema, where)
+    accepted = accepted_schema(schema, where, closed=closed)
     kind = accepted.schema["type"]
     if kind != "object":
         raise References(schema, where).error("", f"a tool's parameters must be an object, not {kind!r}")
@@ -81,13 +82,13 @@ def accepted_parameters(schema: Node, where: str) -> Accepted:
     return accepted
 
 
-def accepted_schema(schema: Node, where: str) -> Accepted:
+def accepted_schema(schema: Node, where: str, *, closed: bool = False) -> Accepted:
     """The same of a schema of any type, as for JSON Mode."""
     references = References(schema, where, most_nodes=_MOST_NODES)
     if isinstance(schema, Mapping) and not set(schema) & set(SCHEMA_KEYWORDS):
         has = ", ".join(map(repr, schema)) or "nothing"
         raise references.error("", f"this is no JSON Schema: it has {has}, but no type and no properties")
-    rewriting = _Rewriting(references)
+    rewriting = _Rewriting(references, closed=closed)
     accepted, _ = rewriting.schema(schema, "", ())
     return Accepted(accepted, rewriting.lacks_nulls)
 
@@ -102,8 +103,9 @@ def words_of(name: str) -> str:
 class _Rewriting:
     """Each method gives the rewritten schema, and whether it also took null."""
 
-    def __init__(self, references: References) -> None:
+    def __init__(self, references: References, *, closed: bool) -> None:
         self._references = references
+        self._closed = closed
         self._error = references.error
         self.lacks_nulls = False
 
@@ -198,28 +200,24 @@ class _Rewriting:
         required = whole.get("required", [])
         if not isinstance(required, list | tuple) or not all(isinstance(name, str) for name in required):
             raise self._error(f"{place}.required", "must be a list of names")
-        parts: dict[str, Any] = {}
-        if properties:
-            needed = list(required)
-            parts["properties"] = {}
-            for name, node in properties.items():
-                words = _words(node, str(name))
-                accepted, nullable = self.schema(node, f"{place}.{name}", trail, words)
-                accepted.setdefault("description", words)
-                parts["properties"][name] = accepted
-                if nullable and name in needed:
-                    needed.remove(name)
-                    self.lacks_nulls = True
-            if needed := [name for name in needed if name in properties]:
-                parts["required"] = needed
-        elif "properties" in whole:
-            parts["properties"] = {}
-        others = whole.get("additionalProperties")
+        parts: dict[str, Any] = {"properties": {}} if "properties" in whole else {}
+        needed: list[str] = []
+        for name, node in properties.items():
+            words = _words(node, str(name))
+            accepted, nullable = self.schema(node, f"{place}.{name}", trail, words)
+            accepted.setdefault("description", words)
+            parts["properties"][name] = accepted
+            if name in required and nullable:
+                self.lacks_nulls = True
+            elif name in required:
+                needed.append(name)
+        others = whole.get("additionalProperties", False if self._closed and properties else None)
         if isinstance(others, Mapping) and others:
-            parts["additionalProperties"], _ = self.schema(others, f"{place}.additionalProperties", trail)
-        elif isinstance(others, bool):
-            parts["additionalProperties"] = others
-        return parts
+            others, _ = self.schema(others, f"{place}.additionalProperties", trail)
+        elif not isinstance(others, bool):
+            others = None
+        found = {"required": needed or None, "additionalProperties": others}
+        return parts | {keyword: value for keyword, value in found.items() if value is not None}
 
     def _of_array(self, whole: dict[str, Any], place: str, trail: Trail, notes: list[str]) -> dict[str, Any]:
         items = whole.get("items", {})

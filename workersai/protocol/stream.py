@@ -94,6 +94,7 @@ class StreamReader:
             raise self._failure
         if not (self._stop.hit or self.finished):
             raise self.interruption()
+        last += [Delta(tool_call=call) for call in self._calls.close()]
         return [*last, _last_delta(self._completion())]
 
     def partial(self) -> Completion:

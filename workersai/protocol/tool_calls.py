@@ -49,7 +49,15 @@ class ToolCallAssembler:
     def add(self, wires: Sequence[dict[str, Any]]) -> list[ToolCallDelta]:
         """Takes the entries of one ``tool_calls`` array; gives what each added, with an index of our own."""
         deltas = (self._add(wire) for wire in wires)
-        return [delta for delta in deltas if delta is not None and (self._most is None or delta.index < self._most)]
+        return [self._shown(delta) for delta in deltas if delta is not None and self._counts(delta.index)]
+
+    def close(self) -> list[ToolCallDelta]:
+        """The arguments that were held back: those in which nulls are put back, which takes all of them."""
+        return [
+            ToolCallDelta(index=index, id=None, name=None, arguments=_arguments_text(self._finished(call)))
+            for index, call in enumerate(self._calls[: self._most])
+            if call.name in self._nullable
+        ]
 
     def calls(self) -> tuple[tuple[ToolCall, ...], tuple[InvalidToolCall, ...]]:
         """The calls as they stand: those whose arguments are an object, and those whose are not."""
@@ -62,6 +70,13 @@ class ToolCallAssembler:
     def dropped(self) -> tuple[ToolCall | InvalidToolCall, ...]:
         """The calls after the first, where only one was wanted."""
         return () if self._most is None else tuple(self._finished(call) for call in self._calls[self._most :])
+
+    def _counts(self, index: int) -> bool:
+        return self._most is None or index < self._most
+
+    def _shown(self, delta: ToolCallDelta) -> ToolCallDelta:
+        held_back = self._calls[delta.index].name in self._nullable
+        return replace(delta, arguments="") if held_back else delta
 
     def _finished(self, growing: _Growing) -> ToolCall | InvalidToolCall:
         call = _finish(growing)
@@ -111,6 +126,12 @@ def _name_and_arguments(wire: dict[str, Any]) -> tuple[str, str]:
     elif not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False)
     return str(call.get("name") or ""), arguments
+
+
+def _arguments_text(call: ToolCall | InvalidToolCall) -> str:
+    if isinstance(call, InvalidToolCall):
+        return call.arguments
+    return json.dumps(call.arguments, ensure_ascii=False)
 
 
 def _finish(call: _Growing) -> ToolCall | InvalidToolCall:

@@ -22,6 +22,7 @@ and parameters, or a JSON Schema with a title), a Pydantic class, a TypedDict, o
 ToolChoice = str | bool | Mapping[str, Any]
 """``"auto"``, ``"none"``, ``"required"`` (also ``"any"`` and True), a tool's name, or OpenAI's dict that names one."""
 
+_NONE: Node = {"type": "object", "properties": {}}
 _FORCED = ("required", "any")
 
 
@@ -51,7 +52,7 @@ def offer_of(sources: Sequence[ToolLike] | None, choice: ToolChoice | None) -> O
     """
     tools = tools_of(sources)
     names = [tool.name for tool in tools]
-    accepted = [accepted_parameters(tool.parameters, f"tool {tool.name!r}") for tool in tools]
+    accepted = [accepted_parameters(tool.parameters, f"tool {tool.name!r}", closed=tool.strict) for tool in tools]
     wire_choice = _choice_to_wire(choice, names)
     return Offer(
         tools=tuple(_tool_to_wire(tool, one.schema) for tool, one in zip(tools, accepted, strict=True)),
@@ -111,6 +112,12 @@ def tool_of(source: ToolLike, where: str = "tool") -> Tool:
     return tool
 
 
+def tool_to_openai(tool: Tool) -> dict[str, Any]:
+    """A tool as OpenAI's dict, with its schema as it was given: what frameworks hand on and trace."""
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function | ({"strict": True} if tool.strict else {})}
+
+
 def json_schema_of(source: Any, where: str) -> Node:
     """The JSON Schema of a Pydantic class (of version 1 too), a TypedDict, or a function's parameters.
 
@@ -137,14 +144,15 @@ def _tool_from_mapping(source: Mapping[str, Any], where: str) -> Tool:
         raise BadRequestError(f"{where}: function must be a dict with name, description and parameters.")
     if "function" not in source and "name" not in source and "title" in source:
         schema = {key: value for key, value in source.items() if key not in ("title", "description")}
-        return Tool(name=source["title"], description=source.get("description") or "", parameters=schema)
+        return Tool(name=source["title"], description=source.get("description") or "", parameters=schema or _NONE)
     kind = source.get("type", "function")
     if kind != "function" and "name" not in source:
         raise BadRequestError(f"{where} is a tool of the type {kind!r}: the service knows functions only.")
     return Tool(
         name=function.get("name", ""),
         description=function.get("description") or "",
-        parameters=function.get("parameters") or {"type": "object", "properties": {}},
+        parameters=function.get("parameters") or _NONE,
+        strict=function.get("strict") is True,
     )
 
 

@@ -48,11 +48,16 @@ class Message:
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that the model may call; ``parameters`` is the JSON Schema of its arguments."""
+    """A function that the model may call; ``parameters`` is the JSON Schema of its arguments.
+
+    ``strict`` tells the model that there are no other properties than those listed. It enforces nothing: the service
+    has no strict function calling.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
+    strict: bool = False
 
 
 @dataclass(frozen=True)

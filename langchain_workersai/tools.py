@@ -1,0 +1,74 @@
+"""What LangChain takes for a tool or a schema -> a :class:`workersai.Tool`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.tools import BaseTool, create_schema_from_function
+from langchain_core.tools import Tool as OfOneText
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from workersai.errors import BadRequestError
+from workersai.protocol.tools import json_schema_of, tool_of
+from workersai.protocol.values import Tool
+
+ToolSource = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
+
+_OURS = ({"function"}, {"name", "parameters"}, {"title"})
+
+
+def tools_from_langchain(sources: Sequence[ToolSource], *, strict: bool | None = None) -> list[Tool]:
+    """Tools as LangChain's ``bind_tools`` takes them: functions, Pydantic classes, TypedDicts, tools, dicts.
+
+    Raises:
+        BadRequestError: one can't be made a tool of; it is named.
+    """
+    return [tool_from_langchain(source, f"tools[{index}]", strict=strict) for index, source in enumerate(sources)]
+
+
+def tool_from_langchain(source: ToolSource, where: str, *, strict: bool | None = None) -> Tool:
+    """The same of one tool. ``strict`` as its own dict says, where it isn't given."""
+    try:
+        tool = tool_of(_described(source, where), where)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, BadRequestError):
+            raise
+        raise BadRequestError(f"{where} can't be made a tool of: {error}") from error
+    return tool if strict is None else Tool(tool.name, tool.description, tool.parameters, strict=strict)
+
+
+def envelope_of(tool: Tool) -> dict[str, Any]:
+    """The ``response_format`` for an answer in the form of a tool's parameters, as OpenAI has it."""
+    named = {"name": tool.name, "description": tool.description, "schema": dict(tool.parameters), "strict": tool.strict}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def _described(source: ToolSource, where: str) -> Any:
+    """What :func:`workersai.protocol.tools.tool_of` takes.
+
+    LangChain's own conversion is used for the formats that only LangChain knows. It breaks off references that go in
+    a circle without a word; so the schema itself is taken wherever it can be had.
+    """
+    if isinstance(source, BaseTool):
+        if isinstance(source, OfOneText) and not source.args_schema:
+            return convert_to_openai_tool(source)
+        schema = source.tool_call_schema
+        parameters = schema if isinstance(schema, dict) else json_schema_of(schema, where)
+        return Tool(source.name, source.description, _anonymous(parameters))
+    if isinstance(source, type) and is_basemodel_subclass(source):
+        return source
+    if isinstance(source, Mapping) and (set(source) <= {"name", "description"} or any(k <= set(source) for k in _OURS)):
+        return source
+    if callable(source) and not isinstance(source, type):
+        name = getattr(source, "__name__", "")
+        model = create_schema_from_function(
+            name, source, filter_args=(), parse_docstring=True, error_on_invalid_docstring=False, include_injected=False
+        )
+        return Tool(name, model.__doc__ or "", _anonymous(json_schema_of(model, where)))
+    return convert_to_openai_tool(source)
+
+
+def _anonymous(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key not in ("title", "description")}
