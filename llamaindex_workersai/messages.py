@@ -126,9 +126,8 @@ class GrowingResponse:
         if piece is not None:
             call = self._calls.setdefault(piece.index, _GrowingCall(piece.id or "", piece.name or ""))
             call.arguments += piece.arguments
-        blocks: list[ContentBlock] = [TextBlock(text=self._text)] if self._text or not self._calls else []
-        blocks += [call.block() for call in self._calls.values()]
-        return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks), delta=delta.text)
+        message = _assistant(self._text, [call.block() for call in self._calls.values()])
+        return ChatResponse(message=message, delta=delta.text)
 
     def completion(self, delta: Delta) -> CompletionResponse:
         """The answer to a prompt, grown by ``delta``; the last one is the whole answer."""
@@ -156,16 +155,26 @@ class _GrowingCall:
 
 
 def _message_to_llamaindex(completion: Completion) -> ChatMessage:
-    blocks: list[ContentBlock] = [TextBlock(text=completion.text)] if completion.text else []
-    blocks += [
+    calls = [
         ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=dict(call.arguments))
         for call in completion.tool_calls
     ]
-    blocks += [
+    broken = [
         ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
         for call in completion.invalid_tool_calls
     ]
-    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks or [TextBlock(text="")])
+    return _assistant(completion.text, [*calls, *broken])
+
+
+def _assistant(text: str, calls: Sequence[ToolCallBlock]) -> ChatMessage:
+    blocks: list[ContentBlock] = [TextBlock(text=text)] if text or not calls else []
+    # LlamaIndex's memory and programs look here for calls; their blocks are what is read back.
+    listed = [{"id": call.tool_call_id, "name": call.tool_name, "arguments": call.tool_kwargs} for call in calls]
+    return ChatMessage(
+        role=MessageRole.ASSISTANT,
+        blocks=[*blocks, *calls],
+        additional_kwargs={"tool_calls": listed} if listed else {},
+    )
 
 
 def _usage(completion: Completion) -> dict[str, Any]:
