@@ -123,7 +123,8 @@ class ChatWorkersAI(BaseChatModel, ConnectedModel):
         """
         with langchain_errors():
             specs = tools_from_langchain(tools, strict=strict)
-            choice = offer_of(specs, tool_choice).choice
+            # LangChain's own suite binds a class beside its schema; a call with both is refused.
+            choice = offer_of(specs, tool_choice, same_twice=True).choice
         bound: dict[str, Any] = {"tools": [tool_to_openai(spec) for spec in specs]}
         if choice is not None:
             bound["tool_choice"] = choice

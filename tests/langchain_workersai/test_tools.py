@@ -272,7 +272,7 @@ def test_a_history_of_calls_goes_back(face: Face, serve: Serve) -> None:
     ("tools", "options", "says"),
     [
         ([{"name": "", "description": "x"}], {}, r"tools\[0\] has no name"),
-        ([get_weather, get_weather], {}, "two tools of the name 'get_weather'"),
+        ([get_weather, {"name": "get_weather"}], {}, "two tools of the name 'get_weather'"),
         ([get_weather], {"tool_choice": "search"}, "there is no tool 'search'; there are 'get_weather'"),
         ([], {"tool_choice": "any"}, "there are no tools"),
         ([{"name": "f", "parameters": {"type": "objekt"}}], {}, "tool 'f': there is no type 'objekt'"),
@@ -297,4 +297,13 @@ def test_an_answer_of_a_tool_that_was_not_called_is_refused(face: Face, serve: S
     server = serve("never")
     with pytest.raises(errors.BadRequestError, match=r"messages\[1\] is a tool's answer, but no call"):
         face.whole(chat(server), [HumanMessage("hi"), ToolMessage("5", tool_call_id="c1")])
+    assert server.requests == []
+
+
+def test_the_same_tool_twice_is_refused_before_a_request(face: Face, serve: Serve) -> None:
+    server = serve("never")
+    llm = chat(server).bind_tools([GetWeather, GetWeather.model_json_schema()])
+    for call in (face.whole, face.pieces):
+        with pytest.raises(errors.BadRequestError, match="two tools of the name 'GetWeather'"):
+            call(llm, "hi")
     assert server.requests == []

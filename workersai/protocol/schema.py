@@ -24,7 +24,6 @@ _KEPT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("pattern", "format"), str),
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), int),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), (int, float)),
-    "uniqueItems": bool,
     "examples": (list, tuple),
 }
 # Told in the description: nothing says that the service knows them.
@@ -42,6 +41,8 @@ SCHEMA_KEYWORDS = ("type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enu
 """One of these stands in every JSON Schema that says something."""
 
 _MOST_NODES = 10_000  # a schema that grows beyond this when written out is a mistake, or an attack
+# Of the formats, those that grammars commonly know; others are told.
+_FORMATS = ("date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid")
 _LONGEST_TOLD = 300  # characters of a keyword in a description
 
 
@@ -169,6 +170,10 @@ class _Rewriting:
         elif accepted["type"] == "array":
             accepted |= self._of_array(whole, place, trail, notes)
         notes += [_told(keyword, whole[keyword]) for keyword in _TOLD if keyword in whole]
+        if whole.get("uniqueItems"):
+            notes.append("no item twice")
+        if "format" in whole and "format" not in accepted:
+            notes.append(f"format {whole['format']}")
         description = noted(whole.get("description") or words, notes)
         return accepted | ({"description": description} if description else {}), nullable
 
@@ -188,7 +193,8 @@ class _Rewriting:
                 continue
             if not isinstance(value, kind):
                 raise self._error(f"{place}.{keyword}", f"{value!r} is not what JSON Schema has there")
-            kept[keyword] = value
+            if keyword != "format" or value in _FORMATS:
+                kept[keyword] = value
         if whole.get("default") is not None:
             kept["default"] = whole["default"]
         return kept

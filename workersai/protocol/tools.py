@@ -43,14 +43,14 @@ class Offer:
     nullable: Mapping[str, Node] = field(default_factory=dict)
 
 
-def offer_of(sources: Sequence[ToolLike] | None, choice: ToolChoice | None) -> Offer:
-    """What a request offers.
+def offer_of(sources: Sequence[ToolLike] | None, choice: ToolChoice | None, *, same_twice: bool = False) -> Offer:
+    """What a request offers. ``same_twice`` lets a tool pass that stands there twice.
 
     Raises:
         BadRequestError: a tool has no name, or one that another has; its parameters are no JSON Schema of an object;
             the choice names none of the tools.
     """
-    tools = tools_of(sources)
+    tools = tools_of(sources, same_twice=same_twice)
     names = [tool.name for tool in tools]
     accepted = [accepted_parameters(tool.parameters, f"tool {tool.name!r}", closed=tool.strict) for tool in tools]
     wire_choice = _choice_to_wire(choice, names)
@@ -62,7 +62,7 @@ def offer_of(sources: Sequence[ToolLike] | None, choice: ToolChoice | None) -> O
     )
 
 
-def tools_of(sources: Sequence[ToolLike] | None) -> list[Tool]:
+def tools_of(sources: Sequence[ToolLike] | None, *, same_twice: bool = False) -> list[Tool]:
     """The tools, each with a name of its own.
 
     Raises:
@@ -73,12 +73,12 @@ def tools_of(sources: Sequence[ToolLike] | None) -> list[Tool]:
     if not isinstance(sources, list | tuple):
         raise BadRequestError(f"tools must be a list, not {type(sources).__name__}.")
     tools = [tool_of(source, f"tools[{index}]") for index, source in enumerate(sources)]
-    seen: set[str] = set()
+    by_name: dict[str, Tool] = {}
     for index, tool in enumerate(tools):
-        if tool.name in seen:
+        if tool.name in by_name and not (same_twice and tool == by_name[tool.name]):
             raise BadRequestError(f"tools[{index}]: there are two tools of the name {tool.name!r}; rename one.")
-        seen.add(tool.name)
-    return tools
+        by_name[tool.name] = tool
+    return list(by_name.values())
 
 
 def tool_of(source: ToolLike, where: str = "tool") -> Tool:

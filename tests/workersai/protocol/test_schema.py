@@ -2,6 +2,7 @@
 # ruff: noqa: UP007, UP045, PYI061 - both spellings of a union are what people bring
 
 import json
+from datetime import date
 from enum import Enum, IntEnum
 from importlib.resources import files
 from typing import Annotated, Any, Literal, Optional, Union
@@ -114,6 +115,12 @@ CAT = {
         (Cat, CAT),
         (Optional[Cat], CAT),
         (list[Cat], {"type": "array", "items": CAT} | PLAIN),
+        (
+            set[int],
+            {"type": "array", "items": {"type": "integer"}, "description": "Unit price (no item twice)"},
+        ),
+        (bytes, {"type": "string", "description": "Unit price (format binary)"}),
+        (date, {"type": "string", "format": "date"} | PLAIN),
         (dict[str, int], {"type": "object", "additionalProperties": {"type": "integer"}} | PLAIN),
         (dict[str, Any], {"type": "object", "additionalProperties": True} | PLAIN),
         (Any, {"type": "string", "description": "Unit price (any JSON value, as text)"}),
