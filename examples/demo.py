@@ -1,4 +1,4 @@
-"""The main job with both frameworks: an answer, a stream as it arrives, async, and usage.
+"""The main job with both frameworks: an answer, a stream, async, usage, a tool call, and a structured object.
 
 With ``CLOUDFLARE_ACCOUNT_ID`` and ``CLOUDFLARE_API_TOKEN`` in the environment it runs against Cloudflare; without them,
 against the local server and the small model behind it.
@@ -14,6 +14,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from llama_index.core.llms import ChatMessage
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.tools import FunctionTool
+from pydantic import BaseModel, Field
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
@@ -22,7 +25,22 @@ from workersai.settings import ACCOUNT_VARIABLES, TOKEN_VARIABLES
 
 QUESTION = "What is the capital of France?"
 STORY = "Tell me a short story about a brave little boat."
+WEATHER = "What is the weather in Paris?"
+ANN = "Extract the person: Ann is 34 years old and lives in Oslo."
 SETTINGS: dict[str, Any] = {"temperature": 0.2, "repetition_penalty": 1.1, "max_tokens": 60, "seed": 7}
+
+
+class Person(BaseModel):
+    """A person that a text tells of."""
+
+    name: str
+    age: int = Field(description="In years")
+    city: str = Field(description="The city")
+
+
+def get_weather(city: str) -> str:
+    """The weather in a city."""
+    return f"In {city} it is sunny, 21 degrees."
 
 
 def main() -> None:
@@ -56,6 +74,14 @@ def langchain(llm: ChatWorkersAI) -> None:
 
     _show_async(asyncio.run(both()))
 
+    print(f"> {WEATHER} (with a tool)")
+    called = llm.bind_tools([get_weather], tool_choice="any").invoke(WEATHER)
+    for call in called.tool_calls:
+        print(f"  calls {call['name']}({call['args']}): {get_weather(**call['args'])}\n")
+
+    print(f"> {ANN} (as an object)")
+    print(f"  {llm.with_structured_output(Person).invoke(ANN)!r}\n")
+
 
 def llamaindex(llm: WorkersAI) -> None:
     """The main job through LlamaIndex."""
@@ -73,6 +99,14 @@ def llamaindex(llm: WorkersAI) -> None:
         return [answer.text for answer in answers]
 
     _show_async(asyncio.run(both()))
+
+    print(f"> {WEATHER} (with a tool)")
+    called = llm.predict_and_call([FunctionTool.from_defaults(get_weather)], user_msg=WEATHER, tool_required=True)
+    for source in called.sources:
+        print(f"  calls {source.tool_name}({source.raw_input['kwargs']}): {source.content}\n")
+
+    print(f"> {ANN} (as an object)")
+    print(f"  {llm.structured_predict(Person, PromptTemplate(ANN))!r}\n")
 
 
 def _local_server(stack: ExitStack) -> dict[str, str]:
