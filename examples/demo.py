@@ -26,7 +26,7 @@ from workersai.settings import ACCOUNT_VARIABLES, TOKEN_VARIABLES
 QUESTION = "What is the capital of France?"
 STORY = "Tell me a short story about a brave little boat."
 WEATHER = "What is the weather in Paris?"
-ANN = "Extract the person: Ann is 34 years old and lives in Oslo."
+ANN = "Extract the person: Ann is 34 years old and lives in Norway."
 SETTINGS: dict[str, Any] = {"temperature": 0.2, "repetition_penalty": 1.1, "max_tokens": 60, "seed": 7}
 
 
@@ -35,7 +35,7 @@ class Person(BaseModel):
 
     name: str
     age: int = Field(description="In years")
-    city: str = Field(description="The city")
+    country: str
 
 
 def get_weather(city: str) -> str:
