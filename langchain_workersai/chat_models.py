@@ -18,7 +18,7 @@ from langchain_workersai.errors import langchain_errors
 from langchain_workersai.messages import ChunkWriter, message_to_langchain, messages_from_langchain
 from langchain_workersai.profile import profile_of
 from langchain_workersai.structured import StructuredOutputParser, class_of, structured, titled
-from langchain_workersai.tools import ToolSource, envelope_of, tool_from_langchain, tools_from_langchain
+from langchain_workersai.tools import ToolSource, envelope_of, plain, tool_from_langchain, tools_from_langchain
 from workersai.connected import ConnectedModel
 from workersai.errors import BadRequestError
 from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai
@@ -118,8 +118,8 @@ class ChatWorkersAI(BaseChatModel, ConnectedModel):
             **kwargs: Options of the calls, as for ``bind``; ``response_format`` too.
 
         Raises:
-            BadRequestError: a tool has no name, or one that another has; its parameters are no JSON Schema of an
-                object, or refer to themselves; ``tool_choice`` names none of the tools.
+            BadRequestError: a tool has no name, or one that a different tool has; its parameters are no JSON Schema of
+                an object, or refer to themselves; ``tool_choice`` names none of the tools.
         """
         with langchain_errors():
             specs = tools_from_langchain(tools, strict=strict)
@@ -175,21 +175,20 @@ class ChatWorkersAI(BaseChatModel, ConnectedModel):
             tool = None if schema is None else tool_from_langchain(schema, "schema", strict=strict)
             if tool is not None:
                 offer_of([tool], None)
-        told: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         if tool is not None:
             traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
-            told["ls_structured_output_format"] = traced
+            options["ls_structured_output_format"] = traced
         parser = StructuredOutputParser(of=class_of(schema))
         llm: Runnable[LanguageModelInput, AIMessage]
         if tool is None or method == "json_mode":
-            llm = self.bind(response_format={"type": "json_object"}, **told, **kwargs)
+            llm = self.bind(**{**options, "response_format": {"type": "json_object"}, **kwargs})
         elif method == "json_schema":
-            llm = self.bind(response_format=envelope_of(tool), **told, **kwargs)
+            llm = self.bind(**{**options, "response_format": envelope_of(tool), **kwargs})
         else:
             parser = StructuredOutputParser(of=class_of(schema), tool_name=tool.name)
-            llm = self.bind_tools(
-                [tool_to_openai(tool)], tool_choice=tool.name, parallel_tool_calls=False, **told, **kwargs
-            )
+            forced = {"tool_choice": tool.name, "parallel_tool_calls": False}
+            llm = self.bind_tools([tool_to_openai(tool)], **{**options, **forced, **kwargs})
         return structured(llm, parser, include_raw=include_raw)
 
     @override
@@ -253,9 +252,15 @@ class ChatWorkersAI(BaseChatModel, ConnectedModel):
                         await run_manager.on_llm_new_token(delta.text, chunk=chunk)
                     yield chunk
 
+    @override
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        with langchain_errors():
+            told = plain(kwargs)
+        return super()._get_llm_string(stop, **told)
+
     def _call(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The options of one call, without what is said to this class rather than to the service."""
-        overrides = {name: value for name, value in kwargs.items() if name not in _SAID_TO_THIS_CLASS}
+        overrides = {name: value for name, value in plain(kwargs).items() if name not in _SAID_TO_THIS_CLASS}
         if stop is not None:
             overrides["stop"] = stop
         return self._options(overrides)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.tools import BaseTool, create_schema_from_function
 from langchain_core.tools import Tool as OfOneText
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic.errors import PydanticUserError
 
 from workersai.errors import BadRequestError
-from workersai.protocol.tools import json_schema_of, tool_of
+from workersai.protocol.sources import json_schema_of, unnamed
+from workersai.protocol.tools import tool_of, tool_to_openai
 from workersai.protocol.values import Tool
+
+# LangChain takes this for the docstring of a TypedDict that has none.
+_OF_EVERY_DICT = (dict.__doc__ or "").partition("\n")[0]
 
 ToolSource = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
-_OURS = ({"function"}, {"name", "parameters"}, {"title"})
+_OURS = ({"function"}, {"title"}, {"name", "parameters"}, {"name", "properties"}, {"name", "schema"})
 
 
 def tools_from_langchain(sources: Sequence[ToolSource], *, strict: bool | None = None) -> list[Tool]:
@@ -32,11 +38,29 @@ def tool_from_langchain(source: ToolSource, where: str, *, strict: bool | None =
     """The same of one tool. ``strict`` as its own dict says, where it isn't given."""
     try:
         tool = tool_of(_described(source, where), where)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NameError, PydanticUserError) as error:
         if isinstance(error, BadRequestError):
             raise
         raise BadRequestError(f"{where} can't be made a tool of: {error}") from error
-    return tool if strict is None else Tool(tool.name, tool.description, tool.parameters, strict=strict)
+    if tool.description.startswith(_OF_EVERY_DICT):
+        tool = replace(tool, description="")
+    return tool if strict is None else replace(tool, strict=strict)
+
+
+def plain(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a call with tools and classes as dicts, which the clients take and LangChain can tell apart.
+
+    LangChain's cache knows two classes of one name by that name alone.
+    """
+    rest = dict(kwargs)
+    if rest.get("tools"):
+        rest["tools"] = [tool_to_openai(tool) for tool in tools_from_langchain(rest["tools"])]
+    if isinstance(rest.get("response_format"), type):
+        rest["response_format"] = {
+            "type": "json_schema",
+            "json_schema": json_schema_of(rest["response_format"], "response_format"),
+        }
+    return rest
 
 
 def envelope_of(tool: Tool) -> dict[str, Any]:
@@ -56,7 +80,7 @@ def _described(source: ToolSource, where: str) -> Any:
             return convert_to_openai_tool(source)
         schema = source.tool_call_schema
         parameters = schema if isinstance(schema, dict) else json_schema_of(schema, where)
-        return Tool(source.name, source.description, _anonymous(parameters))
+        return Tool(source.name, source.description, unnamed(parameters))
     if isinstance(source, type) and is_basemodel_subclass(source):
         return source
     if isinstance(source, Mapping) and (set(source) <= {"name", "description"} or any(k <= set(source) for k in _OURS)):
@@ -66,9 +90,5 @@ def _described(source: ToolSource, where: str) -> Any:
         model = create_schema_from_function(
             name, source, filter_args=(), parse_docstring=True, error_on_invalid_docstring=False, include_injected=False
         )
-        return Tool(name, model.__doc__ or "", _anonymous(json_schema_of(model, where)))
+        return Tool(name, model.__doc__ or "", unnamed(json_schema_of(model, where)))
     return convert_to_openai_tool(source)
-
-
-def _anonymous(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in schema.items() if key not in ("title", "description")}

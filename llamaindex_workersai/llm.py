@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any, TypeVar
 
@@ -58,8 +58,8 @@ class WorkersAI(JSONModePredictions, ConnectedModel):
                 print(piece.delta, end="")
 
     Every setting of a call (:class:`workersai.CallOptions`) is a field here, and a keyword of each method, ``model``
-    too. A response's ``raw`` has the model, the finish reason, the request id and the usage; ``additional_kwargs``
-    has the usage as LlamaIndex's counters read it.
+    too. A response's ``raw`` has the model, the finish reason, the request id, the usage, and the tool calls that were
+    dropped; ``additional_kwargs`` has the usage as LlamaIndex's counters read it.
 
     Raises:
         pydantic.ValidationError: a field is out of its range, or there is no such field.
@@ -186,6 +186,13 @@ class WorkersAI(JSONModePredictions, ConnectedModel):
     def _predicts_in_json_mode(self) -> bool:
         card = model_card(self.model)
         return card is not None and card.json_mode
+
+    @override
+    def _options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        options = super()._options(overrides)
+        if options.get("tools"):
+            options["tools"] = tools_from_llamaindex(options["tools"])
+        return options
 
     def _prompt(self, prompt: str, *, formatted: bool) -> str:
         to_prompt = self.completion_to_prompt

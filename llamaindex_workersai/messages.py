@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -22,9 +22,8 @@ from llama_index.core.llms.llm import ToolSelection
 from pydantic_core import from_json
 
 from workersai.errors import BadRequestError
+from workersai.protocol.tool_calls import call_from_text
 from workersai.protocol.values import ROLES, Completion, Delta, InvalidToolCall, Message, Role, ToolCall
-
-logger = logging.getLogger("workersai")
 
 # What an assistant's turn may hold beside its text: the thoughts of another model are not this one's words, and a
 # cache point is a hint to a service that takes one.
@@ -71,29 +70,25 @@ def _text(message: ChatMessage, where: str) -> str:
 
 def _call(block: ToolCallBlock) -> ToolCall | InvalidToolCall:
     given = block.tool_kwargs
-    arguments: Any = given
-    error = "The arguments are not a JSON object."
-    if isinstance(given, str):  # other models' calls may have them as text, and ours those that are broken
-        try:
-            arguments = from_json(given or "{}")
-        except ValueError as problem:
-            error = f"The arguments are not JSON: {problem}."
-    if isinstance(arguments, dict):
-        return ToolCall(id=block.tool_call_id or "", name=block.tool_name, arguments=arguments)
-    return InvalidToolCall(block.tool_call_id or "", block.tool_name, str(given), error)
+    # As text where they are broken, and in the calls of other models.
+    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, default=str)
+    call = call_from_text(block.tool_call_id or "", block.tool_name, text)
+    return replace(call, arguments=given) if isinstance(call, ToolCall) and isinstance(given, dict) else call
 
 
 def tool_selections(message: ChatMessage) -> list[ToolSelection]:
     """The calls in an answer, for LlamaIndex to carry out.
 
-    LlamaIndex has no calls with broken arguments: such a call is handed over without any, so that the tool's complaint
-    tells the model; its text stays in the message.
+    LlamaIndex has no calls with broken arguments, and would carry one out without any. Such a call is handed over with
+    arguments that no tool takes, so that the failure tells the model; its text stays in the message, too.
     """
     selections = []
     for call in (_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)):
-        arguments = dict(call.arguments) if isinstance(call, ToolCall) else {}
-        if isinstance(call, InvalidToolCall):
-            logger.warning("The call of %s has broken arguments: %s", call.name, call.arguments)
+        if isinstance(call, ToolCall):
+            arguments = dict(call.arguments)
+        else:
+            # Two of them: LlamaIndex hands a single one to a tool of one parameter whatever it is called.
+            arguments = {"broken arguments": call.arguments, "what is wrong": call.error}
         selections.append(ToolSelection(tool_id=call.id, tool_name=call.name, tool_kwargs=arguments))
     return selections
 
@@ -106,8 +101,9 @@ def chat_response(completion: Completion) -> ChatResponse:
 
 
 def completion_response(completion: Completion) -> CompletionResponse:
-    """A whole answer to a prompt."""
-    return CompletionResponse(text=completion.text, raw=_raw(completion), additional_kwargs=_usage(completion))
+    """A whole answer to a prompt; it has no place for calls but ``additional_kwargs``."""
+    told = {**_usage(completion), **_message_to_llamaindex(completion).additional_kwargs}
+    return CompletionResponse(text=completion.text, raw=_raw(completion), additional_kwargs=told)
 
 
 class GrowingResponse:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any, TypeVar
 
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.instrumentation.events.llm import LLMStructuredPredictEndEvent, LLMStructuredPredictStartEvent
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.output_parsers.base import OutputParserException
@@ -62,7 +62,7 @@ class JSONModePredictions(FunctionCallingLLM):
             return by_program
         dispatcher.event(_start(output_cls, prompt, prompt_args))
         response = self.chat(self._filled(prompt, prompt_args), **json_mode_options(output_cls, llm_kwargs))
-        result = object_from_text(output_cls, response.message.content or "")
+        result = object_from_response(output_cls, response)
         dispatcher.event(LLMStructuredPredictEndEvent(output=result))
         return result
 
@@ -81,7 +81,7 @@ class JSONModePredictions(FunctionCallingLLM):
             return by_program
         dispatcher.event(_start(output_cls, prompt, prompt_args))
         response = await self.achat(self._filled(prompt, prompt_args), **json_mode_options(output_cls, llm_kwargs))
-        result = object_from_text(output_cls, response.message.content or "")
+        result = object_from_response(output_cls, response)
         dispatcher.event(LLMStructuredPredictEndEvent(output=result))
         return result
 
@@ -100,7 +100,7 @@ class JSONModePredictions(FunctionCallingLLM):
         messages, options = self._filled(prompt, prompt_args), json_mode_options(output_cls, llm_kwargs)
 
         def one() -> Generator[Any, None, None]:
-            yield object_from_text(output_cls, self.chat(messages, **options).message.content or "")
+            yield object_from_response(output_cls, self.chat(messages, **options))
 
         return one()
 
@@ -118,7 +118,7 @@ class JSONModePredictions(FunctionCallingLLM):
 
         async def one() -> AsyncGenerator[Any, None]:
             response = await self.achat(messages, **options)
-            yield object_from_text(output_cls, response.message.content or "")
+            yield object_from_response(output_cls, response)
 
         return one()
 
@@ -139,13 +139,17 @@ def json_mode_options(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any]
     return {**rest, "response_format": output_cls}
 
 
-def object_from_text(output_cls: type[Model], text: str) -> Model:
+def object_from_response(output_cls: type[Model], response: ChatResponse) -> Model:
     """The object that an answer holds.
 
     Raises:
         StructuredOutputError: it holds none, or not a valid one.
     """
+    text = response.message.content or ""
     try:
         return output_cls.model_validate_json(text)
     except ValidationError as error:
-        raise StructuredOutputError(f"The answer is no valid {output_cls.__name__}: {error}\n{text}", text) from error
+        was_cut = isinstance(response.raw, dict) and response.raw.get("finish_reason") == "length"
+        why = " (it was cut off: give a larger max_tokens)" if was_cut else ""
+        message = f"The answer is no valid {output_cls.__name__}{why}: {error}\n{text}"
+        raise StructuredOutputError(message, text) from error

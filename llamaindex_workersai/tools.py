@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.tools.types import BaseTool
 
 from workersai.errors import BadRequestError
-from workersai.protocol.tools import json_schema_of
+from workersai.protocol.sources import json_schema_of, unnamed
 from workersai.protocol.values import Tool
 
 
@@ -27,5 +27,4 @@ def _tool(tool: BaseTool, where: str) -> Tool:
     metadata = tool.metadata
     # The schema itself: LlamaIndex's own dict of it leaves parts of it out.
     schema = metadata.get_parameters_dict() if metadata.fn_schema is None else json_schema_of(metadata.fn_schema, where)
-    parameters = {key: value for key, value in schema.items() if key not in ("title", "description")}
-    return Tool(name=metadata.name or "", description=metadata.description or "", parameters=parameters)
+    return Tool(name=metadata.name or "", description=metadata.description or "", parameters=unnamed(schema))

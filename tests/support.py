@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from contextlib import aclosing, closing
 from typing import Any, Protocol
 
+from pydantic import BaseModel
+
 from workersai import AsyncClient, Client, Completion, Delta
 from workersai.local import LocalServer
+from workersai.local.engine import GenerationRequest, RawReply
 from workersai.local.scripted import Script
 
 Serve = Callable[[Script], LocalServer]
@@ -17,6 +21,27 @@ Serve = Callable[[Script], LocalServer]
 def connection(server: LocalServer) -> dict[str, Any]:
     """The arguments that point a client or a model at the server."""
     return {"base_url": server.base_url, "account_id": server.account_id, "api_token": server.api_token}
+
+
+class Node(BaseModel):
+    """Refers to itself."""
+
+    value: int
+    children: list[Node] = []
+
+
+def openai_stream(*deltas: list[dict[str, Any]]) -> RawReply:
+    """A stream of tool-call pieces in OpenAI's shape. Scripted as bytes: engines give whole calls."""
+    events = [{"id": "x", "choices": [{"index": 0, "delta": {"tool_calls": calls}}]} for calls in deltas]
+    lines = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+    return RawReply([*lines, b"data: [DONE]\n\n"])
+
+
+def calling(call: dict[str, Any]) -> Callable[[GenerationRequest], RawReply]:
+    """A script whose answers are one call in OpenAI's shape, whole or streamed as asked for; it may be broken."""
+    envelope = {"result": {"response": None, "tool_calls": [call]}, "success": True, "errors": []}
+    whole = RawReply(json.dumps(envelope).encode(), content_type="application/json")
+    return lambda request: openai_stream([call]) if request.stream else whole
 
 
 class Driver(Protocol):

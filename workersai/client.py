@@ -65,7 +65,8 @@ class Client(BaseClient[httpx.Client]):
 
                 ``response_format``: JSON Mode: a Pydantic class, a TypedDict, a JSON Schema, or the dict that OpenAI
                 takes (``{"type": "json_schema", ...}``, ``{"type": "json_object"}``). With tools as well, an answer
-                that calls none of them is asked for once more, in JSON Mode, and both requests count in ``usage``.
+                that calls none of them, and is no such object already, is asked for once more, in JSON Mode; both
+                requests count in ``usage``.
 
         Raises:
             BadRequestError: the input, a tool or an option is not one that the service takes; nothing was sent.

@@ -86,7 +86,7 @@ def run(call: Call) -> Flow[Completion]:
         return completion
     json_mode = follow_up.asked.json_mode
     if json_mode is not None and json_mode.is_met_by(completion.text):
-        return completion
+        return replace(completion, text=json_mode.answer(completion.text))
     return _paid_for(completion.usage, (yield from _run_once(follow_up)))
 
 

@@ -11,8 +11,7 @@ from typing_extensions import TypedDict
 
 from langchain_workersai import ChatWorkersAI
 from tests.langchain_workersai.face import Face
-from tests.langchain_workersai.test_tools import Node, openai_stream
-from tests.support import Serve, connection
+from tests.support import Node, Serve, connection, openai_stream
 from workersai import errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, RawReply
@@ -58,8 +57,10 @@ KINDS = pytest.mark.parametrize(
         (Person.model_json_schema(), ANN),
         ({"type": "object", "properties": {"name": {"type": "string"}}}, ANN),
         ({"name": "Person", "description": "Somebody.", "parameters": Person.model_json_schema()}, ANN),
+        ({**OldPerson.schema(), "name": "Person"}, ANN),
+        ({"name": "Person", "schema": Person.model_json_schema(), "strict": True}, ANN),
     ],
-    ids=["pydantic", "v1", "typeddict", "json schema", "untitled", "function"],
+    ids=["pydantic", "v1", "typeddict", "json schema", "untitled", "function", "named", "envelope"],
 )
 
 
@@ -77,7 +78,8 @@ def test_json_schema_is_the_default_and_asks_for_json_mode(
     assert face.pieces(llm, "hi") == [expected], "JSON Mode does not stream: the one result comes"
     for record in server.requests:
         assert record.body["response_format"]["type"] == "json_schema"
-        assert set(record.body["response_format"]["json_schema"]) >= {"title", "type", "properties"}
+        assert record.body["response_format"]["json_schema"]["title"]
+        assert "name" in record.body["response_format"]["json_schema"]["properties"]
         assert not record.body.get("stream")
 
 
@@ -137,6 +139,25 @@ def test_the_object_may_come_as_a_string_of_json(face: Face, serve: Serve) -> No
     server = serve([RawReply(json.dumps(envelope).encode(), content_type="application/json")])
     answer: Any = face.whole(chat(server).with_structured_output(Person), "hi")
     assert answer == Person(name="Ann", age=5)
+
+
+class Item(BaseModel):
+    a: int
+    b: int | None
+
+
+class Nested(BaseModel):
+    pair: tuple[Item, Item]
+    one_or_many: Item | list[Item]
+    by_name: dict[str, Item]
+
+
+def test_a_null_is_put_back_wherever_it_is_missing(serve: Serve) -> None:
+    given = {"pair": [{"a": 1}, {"a": 2}], "one_or_many": [{"a": 3}], "by_name": {"x": {"a": 4, "b": 5}}}
+    answer = chat(serve([Answer(object=given)])).with_structured_output(Nested).invoke("hi")
+    assert answer.pair[1] == Item(a=2, b=None)
+    assert answer.one_or_many == [Item(a=3, b=None)]
+    assert answer.by_name["x"].b == 5
 
 
 def test_a_null_that_the_model_could_not_send_is_put_back(face: Face, serve: Serve) -> None:

@@ -1,23 +1,23 @@
 """Tools through LangChain, over real sockets, against scripted answers."""
 
-import json
 from typing import Annotated, Any
 
 import pydantic.v1
 import pytest
 from langchain_core import exceptions as langchain
+from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import InjectedToolArg, StructuredTool, Tool, tool
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from typing_extensions import TypedDict
 
 from langchain_workersai import ChatWorkersAI
 from tests.langchain_workersai.face import Face
-from tests.support import Serve, connection
+from tests.support import Node, Serve, calling, connection, openai_stream
 from workersai import errors
 from workersai.local import LocalServer
-from workersai.local.engine import CalledTool, RawReply
+from workersai.local.engine import CalledTool
 from workersai.local.scripted import Answer
 
 CALLS = (CalledTool("get_weather", {"city": "Paris"}), CalledTool("get_weather", {"city": "Nice"}))
@@ -69,13 +69,16 @@ PARAMETERS = GetWeather.model_json_schema()
 BARE = {"name": "get_weather", "description": "The weather of a city.", "parameters": PARAMETERS}
 
 
-class Node(BaseModel):
-    value: int
-    children: list["Node"] = []
-
-
 def grow(tree: Node) -> None:
     """Grow a tree."""
+
+
+def undefined(code: "Nowhere") -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Runs code."""
+
+
+class Untold(TypedDict):
+    code: str
 
 
 def chat(server: LocalServer, **fields: Any) -> ChatWorkersAI:
@@ -168,13 +171,6 @@ def test_calls_come_back_with_ids(face: Face, serve: Serve) -> None:
     assert [block["type"] for block in message.content_blocks] == ["tool_call", "tool_call"]
 
 
-def openai_stream(*deltas: list[dict[str, Any]]) -> RawReply:
-    """A stream of tool-call pieces in OpenAI's shape. Scripted as bytes: engines give whole calls."""
-    events = [{"id": "x", "choices": [{"index": 0, "delta": {"tool_calls": calls}}]} for calls in deltas]
-    lines = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
-    return RawReply([*lines, b"data: [DONE]\n\n"])
-
-
 PIECES = openai_stream(
     [{"id": "c1", "type": "function", "index": 0, "function": {"name": "get_weather"}}],
     [{"index": 0, "function": {"arguments": '{"ci'}}],
@@ -200,19 +196,26 @@ def test_streamed_calls_arrive_piece_by_piece_and_merge(face: Face, serve: Serve
 
 
 @pytest.mark.parametrize(
-    "arguments", ["{city", '{"city": "Par', '{"city": "Par\\', '{"city": ', '{"city": "Paris"}}', "[1]", "5", "nothing"]
+    "arguments",
+    ["{city", '{"city": "Par', '{"city": "Par\\', '{"city": ', '{"city": "Paris"}}', "[1]", "5", "nul"],
 )
 def test_broken_arguments_are_invalid_calls_streamed_or_not(face: Face, serve: Serve, arguments: str) -> None:
     call = {"id": "c1", "type": "function", "index": 0, "function": {"name": "get_weather", "arguments": arguments}}
-    envelope = {"result": {"response": None, "tool_calls": [call]}, "success": True, "errors": []}
-    server = serve([RawReply(json.dumps(envelope).encode(), content_type="application/json"), openai_stream([call])])
-    llm = chat(server).bind_tools([get_weather])
+    llm = chat(serve(calling(call))).bind_tools([get_weather])
     for message in (face.whole(llm, "hi"), added(face.pieces(llm, "hi"))):
         (broken,) = message.invalid_tool_calls
         assert (broken["id"], broken["name"]) == ("c1", "get_weather")
         assert broken["args"]
         assert broken["args"].startswith(arguments)
         assert message.tool_calls == []
+
+
+@pytest.mark.parametrize("arguments", ["", " ", "null", "{}"])
+def test_a_call_without_arguments_is_valid_streamed_or_not(face: Face, serve: Serve, arguments: str) -> None:
+    call = {"id": "c1", "type": "function", "index": 0, "function": {"name": "get_weather", "arguments": arguments}}
+    llm = chat(serve(calling(call))).bind_tools([get_weather])
+    for message in (face.whole(llm, "hi"), added(face.pieces(llm, "hi"))):
+        assert [(call["id"], call["args"]) for call in message.tool_calls] == [("c1", {})]
 
 
 def test_a_call_written_as_text_is_a_call_and_prose_is_not_held_up(face: Face, serve: Serve) -> None:
@@ -281,6 +284,7 @@ def test_a_history_of_calls_goes_back(face: Face, serve: Serve) -> None:
         ([grow], {}, r"tool 'grow'.tree.children\[\]: the schema refers to itself"),
         ([tool(grow)], {}, r"tool 'grow'.tree.children\[\]: the schema refers to itself"),
         ([5], {}, r"tools\[0\] can't be made a tool of: Unsupported function"),
+        ([undefined], {}, r"tools\[0\] can't be made a tool of: name 'Nowhere' is not defined"),
         ([{"type": "web_search"}], {}, r"tools\[0\] is a tool of the type 'web_search'"),
         ([{"colour": "red"}], {}, r"tools\[0\] can't be made a tool of"),
     ],
@@ -307,3 +311,28 @@ def test_the_same_tool_twice_is_refused_before_a_request(face: Face, serve: Serv
         with pytest.raises(errors.BadRequestError, match="two tools of the name 'GetWeather'"):
             call(llm, "hi")
     assert server.requests == []
+
+
+def test_a_typeddict_that_is_not_described_is_not_described_as_a_dict(serve: Serve) -> None:
+    server = serve("hi")
+    chat(server).bind_tools([Untold]).invoke("hi")
+    assert server.requests[0].body["tools"][0]["function"]["description"] == "Untold"
+
+
+def test_tools_can_be_given_to_a_call_as_they_are(face: Face, serve: Serve) -> None:
+    server = serve("hi")
+    for tools in ([weather_tool], [get_weather], [GetWeather]):
+        face.whole(chat(server), "hi", tools=tools)
+        face.pieces(chat(server), "hi", tools=tools)
+    assert {len(record.body["tools"]) for record in server.requests} == {1}
+
+
+def test_the_cache_tells_tools_and_formats_of_one_name_apart(serve: Serve) -> None:
+    def format_of(field: str) -> type[BaseModel]:
+        return create_model("Answer", **{field: (str, ...)})  # type: ignore[call-overload, no-any-return]
+
+    server = serve([Answer(object={"a": "1"}), Answer(object={"b": "2"})])
+    llm = chat(server, cache=InMemoryCache())
+    texts = [llm.invoke("hi", response_format=format_of(field)).text for field in ("a", "b", "a")]
+    assert texts == ['{"a": "1"}', '{"b": "2"}', '{"a": "1"}']
+    assert len(server.requests) == 2

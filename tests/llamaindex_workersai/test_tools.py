@@ -1,7 +1,6 @@
 """Tools and structured predictions through LlamaIndex, over real sockets, against scripted answers."""
 
 import json
-import logging
 from typing import Any
 
 import pytest
@@ -13,12 +12,11 @@ from pydantic import BaseModel, field_validator
 
 from llamaindex_workersai import WorkersAI
 from llamaindex_workersai.structured import StructuredOutputError
-from tests.langchain_workersai.test_tools import Node, openai_stream
 from tests.llamaindex_workersai.face import Face
-from tests.support import Serve, connection
+from tests.support import Node, Serve, calling, connection, openai_stream
 from workersai import errors
 from workersai.local import LocalServer
-from workersai.local.engine import CalledTool
+from workersai.local.engine import CalledTool, RawReply
 from workersai.local.scripted import Answer, Refusal
 
 CALLS = (CalledTool("get_weather", {"city": "Paris"}), CalledTool("get_weather", {"city": "Nice"}))
@@ -143,20 +141,27 @@ def test_an_answer_without_a_call_is_an_error_unless_told_otherwise(serve: Serve
         llm.get_tool_calls_from_response(response)
 
 
-def test_broken_arguments_are_told_and_not_carried_out(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    call = {
-        "id": "c1",
-        "type": "function",
-        "index": 0,
-        "function": {"name": "get_weather", "arguments": '{"city": "Par'},
-    }
-    llm = model(serve(lambda _: openai_stream([call])))
-    (*_, last) = llm.stream_chat_with_tools([WEATHER], user_msg="hi")
+def wipe(path: str = "/") -> str:
+    """Deletes all that is there."""
+    raise AssertionError(path)
+
+
+def test_broken_arguments_are_told_and_not_carried_out(face: Face, serve: Serve) -> None:
+    call = {"id": "c1", "type": "function", "index": 0, "function": {"name": "wipe", "arguments": '{"path": "/tmp/x'}}
+    llm = model(serve(calling(call)))
+    tool = FunctionTool.from_defaults(wipe)
+    last = face.pieces(llm, "chat_with_tools", [tool], user_msg="hi")[-1]
     (block,) = (block for block in last.message.blocks if isinstance(block, ToolCallBlock))
-    assert (block.tool_call_id, block.tool_kwargs) == ("c1", '{"city": "Par'), "nothing is lost"
-    with caplog.at_level(logging.WARNING, logger="workersai"):
-        assert selected(llm, last) == [("get_weather", {})]
-    assert '{"city": "Par' in caplog.text
+    assert (block.tool_call_id, block.tool_kwargs) == ("c1", '{"path": "/tmp/x'), "nothing is lost"
+    (output,) = face.whole(llm, "predict_and_call", [tool], user_msg="hi").sources
+    assert output.is_error
+    assert "unexpected keyword argument 'broken arguments'" in output.content
+
+
+def test_a_completion_tells_of_calls_too(face: Face, serve: Serve) -> None:
+    llm = model(serve(lambda _: Answer(tool_calls=CALLS[:1])))
+    response = face.whole(llm, "complete", "hi", tools=[WEATHER])
+    assert response.additional_kwargs["tool_calls"][0]["arguments"] == {"city": "Paris"}
 
 
 def test_predict_and_call_carries_the_call_out(face: Face, serve: Serve) -> None:
@@ -251,6 +256,13 @@ def test_an_answer_that_is_not_valid_raises_with_its_text(face: Face, serve: Ser
         with pytest.raises(StructuredOutputError, match=r"(?s)no valid Person: .*a name is no number") as caught:
             call(llm, "structured_predict", Person, prompt=PROMPT, who="Ann")
         assert json.loads(caught.value.text) == {"name": "5", "age": 1}
+
+
+def test_an_answer_that_was_cut_off_says_so(face: Face, serve: Serve) -> None:
+    result = {"response": '{"name": "An', "usage": {"prompt_tokens": 1, "completion_tokens": 256, "total_tokens": 257}}
+    reply = RawReply(json.dumps({"result": result, "success": True}).encode(), content_type="application/json")
+    with pytest.raises(StructuredOutputError, match=r"no valid Person \(it was cut off: give a larger max_tokens\)"):
+        face.whole(model(serve(lambda _: reply)), "structured_predict", Person, prompt=PROMPT, who="Ann")
 
 
 def test_a_refusal_and_a_class_that_cannot_be_taken_are_errors(face: Face, serve: Serve) -> None:

@@ -112,13 +112,22 @@ def test_one_call_at_a_time_keeps_the_first_and_tells_the_others(driver: Driver,
     assert [call.name for call in completion.dropped_tool_calls] == ["get_time"]
 
 
-def test_a_null_that_the_model_could_not_send_is_put_back(driver: Driver, serve: Serve) -> None:
+@FACES
+def test_a_leaked_call_that_the_service_sends_as_well_is_one_call(driver: Driver, serve: Serve, streamed: bool) -> None:
+    text = '{"name": "get_time", "parameters": {}}'
+    server = serve([Answer(text=text, tool_calls=(CalledTool("get_time", {}),))])
+    completion = ask(driver, server, streamed, tools=TOOLS)
+    assert [call.name for call in completion.tool_calls] == ["get_time"]
+
+
+@FACES
+def test_a_null_that_the_model_could_not_send_is_put_back(driver: Driver, serve: Serve, streamed: bool) -> None:
     tool = Tool("get_weather", "The weather.", {**PLACE, "required": ["city", "days"]})
     server = serve([Answer(tool_calls=(CalledTool("get_weather", {"city": "Paris"}),)), Answer(object={"name": "Ann"})])
-    completion = ask(driver, server, streamed=False, tools=[tool])
+    completion = ask(driver, server, streamed, tools=[tool])
     assert completion.tool_calls[0].arguments == {"city": "Paris", "days": None}
     assert server.requests[0].body["tools"][0]["function"]["parameters"]["required"] == ["city"]
-    answer = ask(driver, server, streamed=False, response_format=Person)
+    answer = ask(driver, server, streamed, response_format=Person)
     assert Person.model_validate_json(answer.text) == Person(name="Ann", age=None)
 
 
@@ -164,10 +173,12 @@ def test_with_tools_and_json_the_object_is_asked_for_once_no_tool_is_called(
 def test_an_answer_that_is_the_object_already_is_not_asked_for_again(
     driver: Driver, serve: Serve, streamed: bool
 ) -> None:
-    server = serve(['{"name": "Ann", "age": 5}'])
+    server = serve(['{"name": "Ann"}', '{"name": 5}', Answer(object={"name": "Ann", "age": 5})])
     answer = ask(driver, server, streamed, tools=TOOLS, response_format=Person)
-    assert json.loads(answer.text) == {"name": "Ann", "age": 5}
+    assert json.loads(answer.text) == {"name": "Ann", "age": None}
     assert len(server.requests) == 1
+    assert json.loads(ask(driver, server, streamed, tools=TOOLS, response_format=Person).text)["age"] == 5
+    assert len(server.requests) == 3, "a name that is a number is no such object"
 
 
 def test_bad_tools_and_formats_are_refused_before_a_request(driver: Driver, serve: Serve) -> None:

@@ -6,6 +6,7 @@ and the description survive as the schema's own (wire page, "Requests").
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,11 @@ from typing import Any
 from pydantic_core import from_json
 
 from workersai.errors import BadRequestError
+from workersai.protocol.json_types import TYPES, is_of
+from workersai.protocol.nulls import with_nulls
 from workersai.protocol.refs import Node
 from workersai.protocol.schema import SCHEMA_KEYWORDS, accepted_schema
-from workersai.protocol.tools import json_schema_of
+from workersai.protocol.sources import json_schema_of
 
 ResponseFormat = Mapping[str, Any] | type
 """``{"type": "json_object"}``, ``{"type": "json_schema", "json_schema": ...}`` with the JSON Schema or OpenAI's
@@ -36,14 +39,23 @@ class JSONMode:
     wire: dict[str, Any]
     nullable: Node | None = None
 
+    def answer(self, text: str) -> str:
+        """The text of an answer in JSON Mode, with the nulls that the model could not be told of."""
+        if self.nullable is None:
+            return text
+        try:
+            value = from_json(text)
+        except ValueError:  # cut off by max_tokens: who asked will see it
+            return text
+        return json.dumps(with_nulls(value, self.nullable), ensure_ascii=False)
+
     def is_met_by(self, text: str) -> bool:
-        """Whether a text that was not written in JSON Mode is such an object, by its required properties."""
+        """Whether a text that was not written in JSON Mode is such an object all the same."""
         try:
             value = from_json(text)
         except ValueError:
             return False
-        schema = self.wire.get("json_schema", {})
-        return isinstance(value, dict) and set(schema.get("required", ())) <= set(value)
+        return _fits(value, self.wire.get("json_schema", {"type": "object"}))
 
 
 def json_mode_of(source: ResponseFormat | None) -> JSONMode | None:
@@ -66,13 +78,15 @@ def json_mode_of(source: ResponseFormat | None) -> JSONMode | None:
     if kind == "json_schema":
         schema = source.get("json_schema")
         return _by_schema(_unwrapped(schema), closed=isinstance(schema, Mapping) and schema.get("strict") is True)
-    if kind == "object" or (kind is None and set(source) & set(SCHEMA_KEYWORDS)):
+    if kind in TYPES or (kind is None and set(source) & set(SCHEMA_KEYWORDS)):
         return _by_schema(source)
     raise BadRequestError(f"{_WHERE}: its type must be 'json_object' or 'json_schema', got {kind!r}.")
 
 
 def _by_schema(schema: Node, *, closed: bool = False) -> JSONMode:
     accepted = accepted_schema(schema, _WHERE, closed=closed)
+    if accepted.schema["type"] != "object":
+        raise BadRequestError(f"{_WHERE}: an answer in JSON Mode is an object, not {accepted.schema['type']!r}.")
     title = schema.get("title")
     named = {"title": title} if isinstance(title, str) and title else {}
     return JSONMode(
@@ -91,3 +105,21 @@ def _unwrapped(schema: Any) -> Node:
     inner = _unwrapped(schema["schema"])
     own = {"title": schema.get("name"), "description": schema.get("description")}
     return {**inner, **{key: value for key, value in own.items() if value}}
+
+
+def _fits(value: Any, schema: Node) -> bool:
+    """Whether a value is of an accepted schema, by its types, its enums and its names."""
+    if not is_of(value, schema["type"]) or ("enum" in schema and value not in schema["enum"]):
+        return False
+    if isinstance(value, list):
+        return "items" not in schema or all(_fits(item, schema["items"]) for item in value)
+    if not isinstance(value, dict):
+        return True
+    properties = schema.get("properties", {})
+    others = schema.get("additionalProperties", True)
+    return set(schema.get("required", ())) <= set(value) and all(
+        _fits(inner, properties[name])
+        if name in properties
+        else (_fits(inner, others) if isinstance(others, Mapping) else others)
+        for name, inner in value.items()
+    )

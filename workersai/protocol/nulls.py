@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workersai.protocol.refs import Node, References, Trail
+from workersai.protocol.refs import Node, References, Trail, both
 
 
 def with_nulls(value: Any, schema: Node) -> Any:
@@ -22,15 +22,22 @@ class _Filling:
         self._references = references
 
     def filled(self, value: Any, node: Any, trail: Trail) -> Any:
-        if not isinstance(value, dict | list):
-            return value
         for variant, inner in self._variants(node, trail):
-            if isinstance(value, list):
-                items = variant.get("items")
-                return [self.filled(item, items, inner) for item in value] if isinstance(items, Mapping) else value
-            if self._could_be(value, variant, inner):
+            if isinstance(value, list) and variant.get("type", "array") == "array":
+                return self._list(value, variant, inner)
+            is_object = isinstance(value, dict) and variant.get("type", "object") == "object"
+            if is_object and self._could_be(value, variant, inner):
                 return self._object(value, variant, inner)
         return value
+
+    def _list(self, value: list[Any], whole: Node, trail: Trail) -> list[Any]:
+        items = whole.get("items", True)
+        members = whole.get("prefixItems", items if isinstance(items, list | tuple) else ())
+        others = items if isinstance(items, Mapping) else True
+        return [
+            self.filled(item, members[index] if index < len(members) else others, trail)
+            for index, item in enumerate(value)
+        ]
 
     def _object(self, value: dict[str, Any], whole: Node, trail: Trail) -> dict[str, Any]:
         properties = whole.get("properties", {})
@@ -66,9 +73,10 @@ class _Filling:
     def _variants(self, node: Any, trail: Trail) -> list[tuple[Node, Trail]]:
         """The schemas that a value may be of: those of a union, or the one that it is."""
         whole, trail = self._references.expanded(node, "", trail)
-        variants = whole.get("anyOf") or whole.get("oneOf")
+        variants = whole.pop("anyOf", None) or whole.pop("oneOf", None)
         if variants:
-            return [found for variant in variants for found in self._variants(variant, trail)]
+            parts = (self._references.expanded(variant, "", trail) for variant in variants)
+            return [found for part, inner in parts for found in self._variants(both(whole, part), inner)]
         types = whole.get("type")
         if isinstance(types, list | tuple):
             return [({**whole, "type": one}, trail) for one in types]

@@ -46,7 +46,8 @@ class References:
             target, trail = self._followed(whole.pop("$ref"), place, trail)
             whole = {**target, **whole}
         for part in self.schemas(whole.pop("allOf", ()), f"{place}.allOf"):
-            merged, trail = self.expanded(part, place, trail)
+            # Each part by itself: two of them may well refer to the same schema.
+            merged, _ = self.expanded(part, place, trail)
             whole = both(merged, whole)
         return whole, trail
 
@@ -86,7 +87,8 @@ class References:
     def _count(self, place: str) -> None:
         self._nodes += 1
         if self._nodes > self._most_nodes or place.count(".") + place.count("[") > _DEEPEST:
-            raise self.error("", f"written out, the schema has over {self._most_nodes:,} parts or {_DEEPEST} levels")
+            most = f"{self._most_nodes:,} parts or {_DEEPEST} levels"
+            raise self.error("", f"written out, the schema has over {most}; does it refer to itself?")
 
 
 def _short(reference: str) -> str:

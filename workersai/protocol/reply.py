@@ -19,7 +19,6 @@ from pydantic_core import from_json
 from workersai.errors import ServerError, WorkersAIError, error_for
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.leaks import LeakFilter
-from workersai.protocol.nulls import with_nulls
 from workersai.protocol.stop import before_stop
 from workersai.protocol.tool_calls import ToolCallAssembler
 from workersai.protocol.tools import Offer
@@ -96,12 +95,15 @@ def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completi
     finish = "stop" if stopped else finish
     calls = asked.assembler()
     calls.add(calls_of(wires, head))
-    if not wires:
-        text = _without_leaks(text, asked, calls)
+    leaks = asked.leaks()
+    text = leaks.feed(text) + leaks.flush()
+    leaked_text, leaked_calls = leaks.take(as_text=bool(wires))
+    text += leaked_text
+    calls.add(leaked_calls)
     tool_calls, invalid = calls.calls()
     usage = usage_of(result.get("usage"))
     return Completion(
-        text=_with_nulls(text, asked),
+        text=text if asked.json_mode is None else asked.json_mode.answer(text),
         tool_calls=tool_calls,
         invalid_tool_calls=invalid,
         usage=usage,
@@ -110,25 +112,6 @@ def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completi
         request_id=head.request_id,
         dropped_tool_calls=calls.dropped(),
     )
-
-
-def _without_leaks(text: str, asked: Asked, calls: ToolCallAssembler) -> str:
-    """The text without the calls that the model wrote into it, which ``calls`` takes."""
-    leaks = asked.leaks()
-    passed = [*leaks.feed(text), *leaks.flush()]
-    calls.add([call for call in passed if not isinstance(call, str)])
-    return "".join(part for part in passed if isinstance(part, str))
-
-
-def _with_nulls(text: str, asked: Asked) -> str:
-    """In JSON Mode, the text with the nulls that the model could not be told of."""
-    if asked.json_mode is None or asked.json_mode.nullable is None:
-        return text
-    try:
-        value = from_json(text)
-    except ValueError:  # cut off by max_tokens: who asked will see it
-        return text
-    return json.dumps(with_nulls(value, asked.json_mode.nullable), ensure_ascii=False)
 
 
 def text_of(response: Any) -> str:

@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from workersai.protocol.json_types import TYPES, enum_of, inferred, is_of
 from workersai.protocol.refs import Node, References, Trail, both
 from workersai.protocol.unions import in_brief, noted, union
-
-_TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
-_TYPE_OF = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 
 # Kept as they are, with what they must be.
 _KEPT: dict[str, type | tuple[type, ...]] = {
@@ -30,13 +28,8 @@ _KEPT: dict[str, type | tuple[type, ...]] = {
 _TOLD = (
     *("not", "if", "then", "else", "contains", "patternProperties", "propertyNames", "additionalItems"),
     *("dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems"),
+    *("contentEncoding", "contentMediaType"),
 )
-# A keyword that says which type is meant, where none is named.
-_TELLTALE = {
-    **dict.fromkeys(("properties", "additionalProperties", "patternProperties", "minProperties"), "object"),
-    **dict.fromkeys(("items", "prefixItems", "minItems", "maxItems", "uniqueItems"), "array"),
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), "number"),
-}
 SCHEMA_KEYWORDS = ("type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items")
 """One of these stands in every JSON Schema that says something."""
 
@@ -51,7 +44,7 @@ class Accepted:
     """A schema as the service takes it.
 
     Attributes:
-        schema: It.
+        schema: The rewritten schema.
         lacks_nulls: Whether a required property that may be null was made optional, so that its null must be put
             back into the answer (:func:`~workersai.protocol.nulls.with_nulls`).
     """
@@ -149,9 +142,11 @@ class _Rewriting:
         nullable = whole.get("nullable") is True
         notes: list[str] = []
         values = self._values(whole, place)
-        kind = whole.get("type") or _inferred(whole, values)
-        if kind is not None and kind not in _TYPES:
-            raise self._error(place, f"there is no type {kind!r} in JSON Schema; there are {', '.join(_TYPES)}")
+        kind = whole.get("type") or inferred(whole, values)
+        if values and not any(is_of(value, kind) for value in values):
+            kind = inferred({}, values) or "null"  # the values say it better than a type that none of them is of
+        if kind is not None and kind not in TYPES:
+            raise self._error(place, f"there is no type {kind!r} in JSON Schema; there are {', '.join(TYPES)}")
         if kind == "null":
             return {"type": "null"}, True
         accepted: dict[str, Any] = {"type": kind or "string"}
@@ -161,12 +156,10 @@ class _Rewriting:
             notes.append("any JSON value, as text")
         if values:
             nullable = nullable or None in values
-            accepted |= _enum(values, kind, notes)
-            if "enum" not in accepted:
-                return {"type": "null"}, True
+            accepted |= enum_of(values, kind, notes)
         accepted |= self._kept(whole, place)
         if accepted["type"] == "object":
-            accepted |= self._of_object(whole, place, trail)
+            accepted |= self._of_object(whole, place, trail, notes)
         elif accepted["type"] == "array":
             accepted |= self._of_array(whole, place, trail, notes)
         notes += [_told(keyword, whole[keyword]) for keyword in _TOLD if keyword in whole]
@@ -191,6 +184,8 @@ class _Rewriting:
             value = whole.get(keyword)
             if value is None:
                 continue
+            if isinstance(value, float) and kind is int and value.is_integer():
+                value = int(value)  # JSON Schema has 1.0 as an integer
             if not isinstance(value, kind):
                 raise self._error(f"{place}.{keyword}", f"{value!r} is not what JSON Schema has there")
             if keyword != "format" or value in _FORMATS:
@@ -199,7 +194,7 @@ class _Rewriting:
             kept["default"] = whole["default"]
         return kept
 
-    def _of_object(self, whole: dict[str, Any], place: str, trail: Trail) -> dict[str, Any]:
+    def _of_object(self, whole: dict[str, Any], place: str, trail: Trail, notes: list[str]) -> dict[str, Any]:
         properties = whole.get("properties", {})
         if not isinstance(properties, Mapping):
             raise self._error(f"{place}.properties", "must be a dict of JSON Schemas")
@@ -219,9 +214,12 @@ class _Rewriting:
                 needed.append(name)
         others = whole.get("additionalProperties", False if self._closed and properties else None)
         if isinstance(others, Mapping) and others:
-            others, _ = self.schema(others, f"{place}.additionalProperties", trail)
+            others, nullable = self.schema(others, f"{place}.additionalProperties", trail)
+            notes += ["values may be null"] * nullable
         elif not isinstance(others, bool):
             others = None
+        unlisted = [name for name in required if name not in properties]
+        notes += [f"must also have {', '.join(unlisted)}"] if unlisted else []
         found = {"required": needed or None, "additionalProperties": others}
         return parts | {keyword: value for keyword, value in found.items() if value is not None}
 
@@ -230,11 +228,13 @@ class _Rewriting:
         # A tuple: draft 2020-12 has prefixItems, older drafts a list in items.
         members = whole.get("prefixItems", items if isinstance(items, list | tuple) else ())
         if members:
-            each = [
-                self.schema(member, f"{place}[{index}]", trail)[0]
+            both_of = [
+                self.schema(member, f"{place}[{index}]", trail)
                 for index, member in enumerate(self._references.schemas(members, f"{place}.prefixItems"))
             ]
-            notes.append("in this order: " + ", ".join(map(in_brief, each)))
+            each = [accepted for accepted, _ in both_of]
+            told = [in_brief(accepted) + " or null" * nullable for accepted, nullable in both_of]
+            notes.append("in this order: " + ", ".join(told))
             distinct = [one for index, one in enumerate(each) if one not in each[:index]]
             # Members of one type can be said as items; others have no common type.
             return {"items": distinct[0]} if len(distinct) == 1 else {}
@@ -255,35 +255,6 @@ def _words(node: Any, name: str) -> str:
     title = node.get("title") if isinstance(node, Mapping) else None
     told = isinstance(title, str) and title.replace(" ", "").lower() != name.replace("_", "").lower()
     return str(title) if told and title else words_of(name)
-
-
-def _inferred(whole: Node, values: list[Any]) -> str | None:
-    kinds = {_TYPE_OF.get(type(value)) for value in values if value is not None}
-    if kinds:
-        return _of_values(kinds)
-    told = (kind for keyword, kind in _TELLTALE.items() if keyword in whole)
-    return next(told, "string" if any(keyword in whole for keyword in ("pattern", "minLength", "format")) else None)
-
-
-def _of_values(kinds: set[str | None]) -> str | None:
-    """The type of an enum's values; of several, one that most others can be written in."""
-    if kinds <= {"integer", "number"} and len(kinds) > 1:
-        return "number"
-    return next((kind for kind in ("string", "number", "integer", *_TYPES) if kind in kinds), None)
-
-
-def _enum(values: list[Any], kind: str | None, notes: list[str]) -> dict[str, Any]:
-    """The values of one type; those of another are told."""
-    fitting = [value for value in values if _is_of(value, kind)]
-    others = [value for value in values if value is not None and not _is_of(value, kind)]
-    if others:
-        notes.append("may also be " + ", ".join(json.dumps(value, ensure_ascii=False, default=str) for value in others))
-    return {"enum": fitting} if fitting else {}
-
-
-def _is_of(value: Any, kind: str | None) -> bool:
-    own = _TYPE_OF.get(type(value))
-    return own is not None and (own == kind or (own == "integer" and kind == "number"))
 
 
 def _told(keyword: str, value: Any) -> str:

@@ -18,11 +18,6 @@ class StopFilter:
         self.hit = False
         """Whether a stop string has come: the answer is over."""
 
-    @property
-    def held(self) -> str:
-        """The text that is held back."""
-        return self._held
-
     def feed(self, text: str) -> str:
         """The part of the text so far that may be shown, and was not shown yet."""
         if not self._stop:

@@ -52,6 +52,7 @@ class StreamReader:
         self._stop = StopFilter(asked.stop)
         self._leaks = asked.leaks()
         self._calls = asked.assembler()
+        self._native_calls = False
         self._text: list[str] = []
         self._usage: Usage | None = None
         self._finish: Any = None
@@ -98,10 +99,11 @@ class StreamReader:
         return [*last, _last_delta(self._completion())]
 
     def partial(self) -> Completion:
-        """What has arrived so far."""
+        """What has arrived, once nothing more will: what was held back is in it."""
+        self._release([])
         calls, invalid = self._calls.calls()
         return Completion(
-            text="".join([*self._text, self._leaks.held, self._stop.held]),
+            text="".join(self._text),
             tool_calls=calls,
             invalid_tool_calls=invalid,
             usage=self._usage,
@@ -182,29 +184,27 @@ class StreamReader:
 
     def _piece(self, piece: dict[str, Any], deltas: list[Delta]) -> None:
         """Takes the text and the calls of one event; a native event's ``p`` is padding, and is left behind."""
-        text = self._stop.feed(text_of(piece.get("response") if "response" in piece else piece.get("content")))
-        self._pass(self._leaks.feed(text), deltas)
+        text = text_of(piece.get("response") if "response" in piece else piece.get("content"))
+        self._show(self._leaks.feed(self._stop.feed(text)), deltas)
         wires = piece.get("tool_calls")
         if wires:
-            # Where the service reads the model's calls itself, what is left in the text is none.
-            self._pass(self._leaks.flush(), deltas)
+            self._native_calls = True
             self._call(calls_of(wires, self._head), deltas)
 
-    def _pass(self, parts: list[str | dict[str, Any]], deltas: list[Delta]) -> None:
-        """Hands over text, and the calls that were found in it."""
-        for part in parts:
-            if isinstance(part, str):
-                self._text.append(part)
-                deltas.append(Delta(text=part))
-            else:
-                self._call([part], deltas)
+    def _show(self, text: str, deltas: list[Delta]) -> None:
+        if text:
+            self._text.append(text)
+            deltas.append(Delta(text=text))
 
     def _call(self, wires: list[dict[str, Any]], deltas: list[Delta]) -> None:
         deltas.extend(Delta(tool_call=call) for call in self._calls.add(wires))
 
     def _release(self, deltas: list[Delta]) -> None:
-        """Lets go of text that was held back as the possible beginning of a stop string, or of a call."""
-        self._pass([*self._leaks.feed(self._stop.flush()), *self._leaks.flush()], deltas)
+        """Lets go of text that was held back as the possible beginning of a stop string or a call, and of the calls."""
+        self._show(self._leaks.feed(self._stop.flush()) + self._leaks.flush(), deltas)
+        text, calls = self._leaks.take(as_text=self._native_calls)
+        self._show(text, deltas)
+        self._call(calls, deltas)
 
     def _fail(self, failure: WorkersAIError, deltas: list[Delta]) -> None:
         self._release(deltas)

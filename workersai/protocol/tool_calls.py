@@ -87,17 +87,25 @@ class ToolCallAssembler:
 
     def _add(self, wire: dict[str, Any]) -> ToolCallDelta | None:
         name, arguments = _name_and_arguments(wire)
-        wire_id = wire.get("id") or None
+        given = wire.get("id")
+        wire_id = given if isinstance(given, str) and given else None
         if not (name or arguments or wire_id):
             return None  # the finaliser of a streamed call: its id, type and name are all null
         place = self._place(wire.get("index"), wire_id, name)
-        if place is not None:
-            self._calls[place].arguments.append(arguments)
-            return ToolCallDelta(index=place, id=None, name=None, arguments=arguments)
-        return self._begin(wire.get("index"), wire_id, name, arguments)
+        if place is None:
+            return self._begin(wire.get("index"), wire_id, name, _unless_nothing(arguments))
+        call = self._calls[place]
+        if not call.arguments:
+            arguments = _unless_nothing(arguments)
+        call.arguments += [arguments] if arguments else []
+        late = name if name and not call.name else None
+        call.name = call.name or name
+        return ToolCallDelta(index=place, id=None, name=late, arguments=arguments)
 
     def _begin(self, index: Any, wire_id: str | None, name: str, arguments: str) -> ToolCallDelta:
-        call = _Growing(id=wire_id or new_call_id(), wire_id=wire_id, name=name, arguments=[arguments])
+        call = _Growing(
+            id=wire_id or new_call_id(), wire_id=wire_id, name=name, arguments=[arguments] if arguments else []
+        )
         self._calls.append(call)
         place = len(self._calls) - 1
         if isinstance(index, int):
@@ -112,6 +120,8 @@ class ToolCallAssembler:
         place = self._by_index.get(index)
         if place is not None and wire_id is not None and wire_id != self._calls[place].wire_id:
             return None  # another id under an index that was used: another call
+        if place is not None and name and self._calls[place].name and _is_whole(self._calls[place]):
+            return None  # another name after a whole call
         return place
 
 
@@ -120,7 +130,9 @@ def _name_and_arguments(wire: dict[str, Any]) -> tuple[str, str]:
     function = wire.get("function")
     call = function if isinstance(function, dict) else wire
     # "parameters" is what the model itself calls them, in a call that it wrote as text.
-    arguments = call.get("arguments", call.get("parameters"))
+    arguments = call.get("arguments")
+    if arguments is None:
+        arguments = call.get("parameters")
     if arguments is None:
         arguments = ""
     elif not isinstance(arguments, str):
@@ -134,19 +146,30 @@ def _arguments_text(call: ToolCall | InvalidToolCall) -> str:
     return json.dumps(call.arguments, ensure_ascii=False)
 
 
+def _unless_nothing(arguments: str) -> str:
+    """The beginning of the arguments; blank or null, which a call without any can have, is nothing."""
+    return "" if arguments.strip() in ("", "null") else arguments
+
+
+def _is_whole(call: _Growing) -> bool:
+    return isinstance(_finish(call), ToolCall) and bool(call.arguments)
+
+
 def _finish(call: _Growing) -> ToolCall | InvalidToolCall:
-    text = "".join(call.arguments)
-    error = "The call has no name." if not call.name else ""
+    return call_from_text(call.id, call.name, "".join(call.arguments))
+
+
+def call_from_text(call_id: str, name: str, text: str) -> ToolCall | InvalidToolCall:
+    """A call whose arguments are JSON text; a function without parameters is called with ``""`` on some routes."""
+    error = "The call has no name." if not name else ""
     arguments: Any = {}
-    if text.strip():  # a function without parameters is called with "" on some routes
+    if text:
         try:
             arguments = from_json(text)
         except ValueError as problem:
             error = error or f"The arguments are not JSON: {problem}."
-    if arguments is None:
-        arguments = {}
     if not isinstance(arguments, dict):
         error = error or "The arguments are not a JSON object."
     if error:
-        return InvalidToolCall(id=call.id, name=call.name, arguments=text, error=error)
-    return ToolCall(id=call.id, name=call.name, arguments=arguments)
+        return InvalidToolCall(id=call_id, name=name, arguments=text, error=error)
+    return ToolCall(id=call_id, name=name, arguments=arguments)

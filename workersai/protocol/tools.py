@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
-from pydantic.errors import PydanticUserError
-
 from workersai.errors import BadRequestError
 from workersai.protocol.refs import Node
 from workersai.protocol.schema import accepted_parameters, words_of
+from workersai.protocol.sources import json_schema_of, unnamed
 from workersai.protocol.values import Tool
 
 ToolLike = Tool | Mapping[str, Any] | type | Callable[..., Any]
@@ -20,7 +18,8 @@ ToolLike = Tool | Mapping[str, Any] | type | Callable[..., Any]
 and parameters, or a JSON Schema with a title), a Pydantic class, a TypedDict, or a function."""
 
 ToolChoice = str | bool | Mapping[str, Any]
-"""``"auto"``, ``"none"``, ``"required"`` (also ``"any"`` and True), a tool's name, or OpenAI's dict that names one."""
+"""``"auto"`` (as None and False: the model chooses), ``"none"``, ``"required"`` (as ``"any"`` and True), a tool's name,
+or OpenAI's dict that names one."""
 
 _NONE: Node = {"type": "object", "properties": {}}
 _FORCED = ("required", "any")
@@ -96,10 +95,9 @@ def tool_of(source: ToolLike, where: str = "tool") -> Tool:
         tool = _tool_from_mapping(source, where)
     elif callable(source):
         name = getattr(source, "__name__", "")
-        schema = dict(json_schema_of(source, where))
-        described = schema.pop("description", None) or ("" if isinstance(source, type) else inspect.getdoc(source))
-        schema.pop("title", None)
-        tool = Tool(name=name, description=described or "", parameters=schema)
+        schema = json_schema_of(source, where)
+        described = schema.get("description") or ("" if isinstance(source, type) else inspect.getdoc(source))
+        tool = Tool(name=name, description=described or "", parameters=unnamed(schema))
     else:
         raise BadRequestError(
             f"{where} must be a workersai.Tool, a dict, a Pydantic class, a TypedDict or a function, "
@@ -118,49 +116,34 @@ def tool_to_openai(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function | ({"strict": True} if tool.strict else {})}
 
 
-def json_schema_of(source: Any, where: str) -> Node:
-    """The JSON Schema of a Pydantic class (of version 1 too), a TypedDict, or a function's parameters.
-
-    Raises:
-        BadRequestError: it has a part that JSON Schema can't say.
-    """
-    try:
-        schema: Node
-        if isinstance(source, type) and issubclass(source, BaseModel):
-            schema = source.model_json_schema()
-        elif isinstance(source, type) and hasattr(source, "__fields__") and hasattr(source, "schema"):
-            schema = source.schema()  # Pydantic v1
-        else:
-            schema = TypeAdapter(source).json_schema()
-    except (PydanticUserError, NameError) as error:  # a name in an annotation that is not there
-        name = getattr(source, "__name__", type(source).__name__)
-        raise BadRequestError(f"{where}: no JSON Schema can be made of {name}: {error}") from error
-    return schema
-
-
 def _tool_from_mapping(source: Mapping[str, Any], where: str) -> Tool:
     function = source.get("function", source)
     if not isinstance(function, Mapping):
         raise BadRequestError(f"{where}: function must be a dict with name, description and parameters.")
-    if "function" not in source and "name" not in source and "title" in source:
-        schema = {key: value for key, value in source.items() if key not in ("title", "description")}
-        return Tool(name=source["title"], description=source.get("description") or "", parameters=schema or _NONE)
+    if "function" not in source and ("title" in source or "properties" in source):
+        # A JSON Schema of the parameters, with the tool's name as its title, or beside it.
+        name = source.get("name", source.get("title", ""))
+        schema = {key: value for key, value in unnamed(source).items() if key != "name"}
+        return Tool(name=name, description=source.get("description") or "", parameters=schema or _NONE)
     kind = source.get("type", "function")
     if kind != "function" and "name" not in source:
         raise BadRequestError(f"{where} is a tool of the type {kind!r}: the service knows functions only.")
     return Tool(
         name=function.get("name", ""),
         description=function.get("description") or "",
-        parameters=function.get("parameters") or _NONE,
+        # OpenAI's envelope of a response format has "schema" there.
+        parameters=function.get("parameters") or function.get("schema") or _NONE,
         strict=function.get("strict") is True,
     )
 
 
 def _tool_to_wire(tool: Tool, parameters: dict[str, Any]) -> dict[str, Any]:
-    parameters = {key: value for key, value in parameters.items() if key != "description"}
     # The schema demands a description of a tool, too.
     described = tool.description or words_of(tool.name)
-    return {"type": "function", "function": {"name": tool.name, "description": described, "parameters": parameters}}
+    return {
+        "type": "function",
+        "function": {"name": tool.name, "description": described, "parameters": unnamed(parameters)},
+    }
 
 
 def _choice_to_wire(choice: ToolChoice | None, names: list[str]) -> str | dict[str, Any] | None:

@@ -23,7 +23,9 @@ def union(variants: Sequence[Schema], description: str | None = None) -> Schema:
     first, *rest = variants
     if not rest:
         return (
-            first if description is None else {**first, "description": _longer(first.get("description"), description)}
+            first
+            if description is None
+            else {**first, "description": _outer_and_own(first.get("description"), description)}
         )
     kinds = [variant["type"] for variant in variants]
     if set(kinds) == {"object"}:
@@ -66,7 +68,7 @@ def _briefs(variants: Sequence[Schema]) -> str:
     return " | ".join(dict.fromkeys(map(in_brief, variants)))
 
 
-def _longer(own: str | None, outer: str) -> str:
+def _outer_and_own(own: str | None, outer: str) -> str:
     # A variant's own description may hold a note on what was lost in it.
     return own if own and own.startswith(outer) else outer if not own else f"{outer} ({own})"
 

@@ -22,7 +22,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class InvalidToolCall:
-    """A call whose arguments are not a JSON object: handed over as text, with what is wrong with them."""
+    """A call that can't be carried out: its arguments are no JSON object, or it has no name. ``error`` says which."""
 
     id: str
     name: str

@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
+import pydantic_core
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workersai.protocol.leaks import LeakFilter
@@ -12,41 +13,53 @@ from workersai.protocol.leaks import LeakFilter
 NAMES = frozenset({"get_weather", "get_time"})
 PARIS = {"name": "get_weather", "parameters": {"location": "Paris {[\"'\\"}}
 NOW = {"type": "function", "name": "get_time", "arguments": {}}
+BARE_NOW = {"name": "get_time", "arguments": {}}
 
 
-def passed(pieces: list[str], names: frozenset[str] = NAMES) -> list[Any]:
-    """What a filter passes on, with the texts between two calls joined."""
+def passed(pieces: list[str], names: frozenset[str] = NAMES) -> tuple[str, list[Any]]:
+    """The text that a filter passes on, and the calls that it finds."""
     leaks = LeakFilter(names)
-    joined: list[Any] = []
-    for part in [*(part for piece in pieces for part in leaks.feed(piece)), *leaks.flush()]:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
-        else:
-            joined.append(part)
-    return joined
+    text = "".join(map(leaks.feed, pieces)) + leaks.flush()
+    _, calls = leaks.take(as_text=False)
+    return text, [{key: value for key, value in call.items() if key not in ("id", "type")} for call in calls]
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "found", "left"),
     [
-        (json.dumps(PARIS), [PARIS]),
-        (f"\n {json.dumps(NOW)} \n", [NOW]),
-        (f"[{json.dumps(PARIS)}, {json.dumps(NOW)}]", [PARIS, NOW]),
-        (f"{json.dumps(PARIS)}; {json.dumps(NOW)};", [PARIS, NOW]),
-        (f"{json.dumps(PARIS)}\n{json.dumps(PARIS)}", [PARIS, PARIS]),
-        (f"<|python_tag|>{json.dumps(PARIS)}", [PARIS]),
-        (f"<|python_tag|> {json.dumps(PARIS)}; <|python_tag|>{json.dumps(NOW)}", [PARIS, NOW]),
-        (f"Let me look.<|python_tag|>{json.dumps(PARIS)}", ["Let me look.", PARIS]),
-        (f"{json.dumps(PARIS)} Wait for it.", [PARIS, " Wait for it."]),
-        ('{"type": "function", "function": {"name": "get_time", "arguments": "{}"}}',
-         [{"type": "function", "function": {"name": "get_time", "arguments": "{}"}}]),
-        ('{"name": "get_weather", "parameters": {"location": "\\u00e9"}}',
-         [{"name": "get_weather", "parameters": {"location": "é"}}]),
-        ('{"type": "function", "name": "get_time"}', [{"type": "function", "name": "get_time"}]),
+        (json.dumps(PARIS), [PARIS], ""),
+        (f"\n {json.dumps(NOW)} \n", [BARE_NOW], ""),
+        (f"[{json.dumps(PARIS)}, {json.dumps(NOW)}]", [PARIS, BARE_NOW], ""),
+        (f"{json.dumps(PARIS)}; {json.dumps(NOW)};", [PARIS, BARE_NOW], ""),
+        (f"{json.dumps(PARIS)}\n{json.dumps(PARIS)}", [PARIS, PARIS], ""),
+        (f"<|python_tag|>{json.dumps(PARIS)}", [PARIS], ""),
+        (f"<|python_tag|> {json.dumps(PARIS)}; <|python_tag|>{json.dumps(NOW)}", [PARIS, BARE_NOW], ""),
+        (f"Let me look.<|python_tag|>{json.dumps(PARIS)}", [PARIS], "Let me look."),
+        (f"{json.dumps(PARIS)} Wait for it.", [PARIS], " Wait for it."),
+        (
+            '{"type": "function", "function": {"name": "get_time", "arguments": "{}"}}',
+            [{"name": "get_time", "arguments": "{}"}],
+            "",
+        ),
+        (
+            '{"name": "get_time", "parameters": {"at": "\\u00e9"}}',
+            [{"name": "get_time", "parameters": {"at": "é"}}],
+            "",
+        ),
+        ('{"type": "function", "name": "get_time"}', [{"name": "get_time"}], ""),
+        ('{"arguments": "a,", "name": "get_time"}', [{"name": "get_time", "arguments": "a,"}], ""),
+        ('{"id": 7, "name": "get_time", "parameters": {}}', [{"name": "get_time", "parameters": {}}], ""),
+        ('{"n\\u0061me": "get_time", "parameters": {}}', [{"name": "get_time", "parameters": {}}], ""),
     ],
-)  # fmt: skip
-def test_a_call_of_an_offered_tool_is_found(text: str, found: list[Any]) -> None:
-    assert passed([text]) == passed(list(text)) == found
+)
+def test_a_call_of_an_offered_tool_is_found(text: str, found: list[Any], left: str) -> None:
+    assert passed([text]) == passed(list(text)) == (left, found)
+
+
+def test_where_the_service_reads_the_calls_itself_the_text_is_given_back() -> None:
+    leaks = LeakFilter(NAMES)
+    assert leaks.feed(json.dumps(PARIS)) + leaks.flush() == ""
+    assert leaks.take(as_text=True) == (json.dumps(PARIS), [])
 
 
 @pytest.mark.parametrize(
@@ -62,6 +75,10 @@ def test_a_call_of_an_offered_tool_is_found(text: str, found: list[Any]) -> None
         '{"name": "get_weather"}',
         '{"name": "get_weather", "parameters": {}, "why": "to know"}',
         '{"name": ["get_weather"], "parameters": {}}',
+        '{"type": "tool", "name": "get_time", "parameters": {}}',
+        '{"type": null, "name": "get_time", "parameters": {}}',
+        '{"name": "x", "function": {"name": "get_time", "parameters": {}}}',
+        '{"function": 5, "name": "get_time", "parameters": {}}',
         '{"name": "get_weather", "parameters": {"location": Paris}}',
         '{"name": "get_weather", "parameters": {"location": "Par',
         "<|python_tag|>print(1)",
@@ -77,11 +94,11 @@ def test_a_call_of_an_offered_tool_is_found(text: str, found: list[Any]) -> None
     ],
 )
 def test_what_is_no_call_stays_text(text: str) -> None:
-    assert passed([text]) == passed(list(text)) == ([text] if text else [])
+    assert passed([text]) == passed(list(text)) == (text, [])
 
 
 def test_without_tools_nothing_is_a_call() -> None:
-    assert passed([json.dumps(PARIS)], frozenset()) == [json.dumps(PARIS)]
+    assert passed([json.dumps(PARIS)], frozenset()) == (json.dumps(PARIS), [])
 
 
 @pytest.mark.parametrize(
@@ -104,39 +121,49 @@ def test_without_tools_nothing_is_a_call() -> None:
 )
 def test_text_is_held_back_only_while_it_can_become_a_call(held: str, released: str) -> None:
     leaks = LeakFilter(NAMES)
-    assert [part for letter in held for part in leaks.feed(letter)] == []
+    assert "".join(map(leaks.feed, held)) == ""
     assert leaks.held == held
-    assert "".join(map(str, leaks.feed(released))) == held + released
+    assert leaks.feed(released) == held + released
     assert leaks.held == ""
 
 
 def test_prose_streams_undelayed() -> None:
     leaks = LeakFilter(NAMES)
-    assert [leaks.feed(piece) for piece in ("Hello", " {", '"name"', ": 1}", " [")] == [
-        ["Hello"], [" {"], ['"name"'], [": 1}"], [" ["],
-    ]  # fmt: skip
+    pieces = ["Hello", " {", '"name"', ": 1}", " ["]
+    assert [leaks.feed(piece) for piece in pieces] == pieces
 
 
-def test_a_long_call_is_not_read_again_with_each_piece() -> None:
-    # In pieces of a few characters: reading all of it again each time would take long.
-    long = json.dumps({"name": "get_weather", "parameters": {"location": "x" * 100_000}})
-    assert passed([long[at : at + 8] for at in range(0, len(long), 8)]) == [json.loads(long)]
-    odd = json.dumps({"id": "x" * 100_000, "name": "get_weather", "parameters": {}})
-    assert passed([odd[at : at + 8] for at in range(0, len(odd), 8)]) == [json.loads(odd)]
+@pytest.mark.parametrize("first", ['"name": "get_weather", "parameters"', '"id"'])
+def test_a_long_call_is_not_read_again_with_each_piece(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def from_json(text: str, **options: Any) -> Any:
+        read.append(len(text))
+        return pydantic_core.from_json(text, **options)
+
+    monkeypatch.setattr("workersai.protocol.leaks.from_json", from_json)
+    long = f'{{{first}: "{"x" * 100_000}"'
+    assert passed([long[at : at + 8] for at in range(0, len(long), 8)]) == (long, [])
+    assert sum(read) < 5 * len(long)
 
 
+keys = st.sampled_from(["type", "id", "name", "parameters", "arguments", "function", "other"])
+values = st.sampled_from(["function", "get_weather", "get_time", "get_", "a,", "{", None, 5, {}, {"a": "b,"}, "{}"])
+objects = st.dictionaries(keys, st.one_of(values, st.dictionaries(keys, values, max_size=3)), max_size=4)
+calls = st.one_of(objects, st.lists(objects, max_size=2)).map(json.dumps)
 fragments = st.sampled_from(
-    [json.dumps(PARIS), json.dumps(NOW), "{", "}", "[", "]", '"name"', '"get_weather"', ":", ",", '"parameters"',
-     "{}", ";", " ", "\n", "<|python_tag|>", "<|", "\\", '"', "words", "null", "-1", "1e5", "tru", "\\u00e9"]
+    ["{", "}", "[", "]", '"name"', '"get_weather"', ":", ",", '"parameters"', "{}", ";", " ", "\n", "<|python_tag|>",
+     "<|", "\\", '"', "words", "null", "-1", "1e5", "tru", "\\u00e9", json.dumps(PARIS), json.dumps(NOW)]
 )  # fmt: skip
 
 
-@given(st.lists(fragments, max_size=8).map("".join), st.data())
+@settings(max_examples=400)
+@given(st.lists(st.one_of(fragments, calls), max_size=8).map("".join), st.data())
 @example('{"name":"get_weather","parameters":-', None)
 def test_where_the_text_is_cut_makes_no_difference(text: str, data: st.DataObject | None) -> None:
     cuts = [] if data is None else sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     whole = passed([text])
     assert passed(pieces) == passed(list(text)) == whole
-    if all(isinstance(part, str) for part in whole):
-        assert "".join(whole) == text, "nothing is lost"
+    if not whole[1]:
+        assert whole[0] == text, "nothing is lost"

@@ -244,6 +244,47 @@ def test_a_reference_may_point_anywhere_in_the_schema() -> None:
     assert parameters(schema)["properties"]["c"] == {"type": "integer", "description": "Ab."}
 
 
+def test_a_schema_may_refer_to_another_twice() -> None:
+    a = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    schema = {
+        "allOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}],
+        "properties": {"other": {"$ref": "#/$defs/A"}},
+        "$defs": {"A": a, "B": {"allOf": [{"$ref": "#/$defs/A"}], "properties": {"y": {"type": "string"}}}},
+    }
+    found = parameters(schema)
+    assert set(found["properties"]) == {"x", "y", "other"}
+    assert found["required"] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "comes_out"),
+    [
+        ({"type": "string", "enum": [True, False]}, {"type": "boolean", "enum": [True, False], "description": "A"}),
+        ({"type": "integer", "enum": [1.0, 2]}, {"type": "integer", "enum": [1.0, 2], "description": "A"}),
+        ({"enum": [None]}, {"type": "null", "description": "A"}),
+        ({"type": "array", "minItems": 1.0}, {"type": "array", "minItems": 1, "description": "A"}),
+        (
+            {"type": "object", "additionalProperties": {"type": ["integer", "null"]}, "required": ["b"]},
+            {
+                "type": "object",
+                "additionalProperties": {"type": "integer"},
+                "description": "A (values may be null; must also have b)",
+            },
+        ),
+        (
+            {"type": "array", "prefixItems": [{"type": "integer"}, {"type": ["string", "null"]}]},
+            {"type": "array", "description": "A (in this order: integer, string or null)"},
+        ),
+        (
+            {"type": "string", "contentEncoding": "base64"},
+            {"type": "string", "description": 'A (must also satisfy {"contentEncoding": "base64"})'},
+        ),
+    ],
+)
+def test_no_value_is_lost_in_silence(schema: dict[str, Any], comes_out: dict[str, Any]) -> None:
+    assert parameters({"type": "object", "properties": {"a": schema}})["properties"]["a"] == comes_out
+
+
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
@@ -328,3 +369,52 @@ def models(annotations: st.SearchStrategy[Any]) -> st.SearchStrategy[type[BaseMo
 @given(models(st.recursive(scalars, compound, max_leaves=6)))
 def test_whatever_pydantic_prints_comes_out_as_the_published_schema_has_it(model: type[BaseModel]) -> None:
     parameters(model.model_json_schema())
+
+
+def values_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """What a model may answer that is held to an accepted schema."""
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if schema["type"] == "array":
+        items = values_of(schema["items"]) if "items" in schema else st.none()
+        return st.lists(items, min_size=schema.get("minItems", 0), max_size=schema.get("maxItems", 3))
+    if schema["type"] == "object":
+        needed = schema.get("required", ())
+        properties = {name: values_of(inner) for name, inner in schema.get("properties", {}).items()}
+        listed = st.fixed_dictionaries(
+            {name: inner for name, inner in properties.items() if name in needed},
+            optional={name: inner for name, inner in properties.items() if name not in needed},
+        )
+        others = schema.get("additionalProperties")
+        if not isinstance(others, dict):
+            return listed
+        return st.tuples(st.dictionaries(st.text(max_size=3), values_of(others), max_size=2), listed).map(
+            lambda two: two[0] | two[1]
+        )
+    return {
+        "string": st.text(max_size=5),
+        "integer": st.integers(schema.get("minimum", -9), schema.get("maximum", 9)),
+        "number": st.floats(0, 9),
+        "boolean": st.booleans(),
+        "null": st.none(),
+    }[schema["type"]]
+
+
+def lossless(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        inner.map(lambda one: Optional[one]),
+        inner.map(lambda one: list[one]),  # type: ignore[valid-type]
+        inner.map(lambda one: dict[str, one]),  # type: ignore[valid-type]
+        inner.map(lambda one: tuple[one, one]),  # type: ignore[valid-type]
+        models(inner),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(models(st.recursive(scalars, lossless, max_leaves=6)), st.data())
+def test_an_answer_to_the_rewritten_schema_is_one_to_the_schema_itself(
+    model: type[BaseModel], data: st.DataObject
+) -> None:
+    schema = model.model_json_schema()
+    answer = data.draw(values_of(parameters(schema)))
+    model.model_validate(with_nulls(answer, schema))
