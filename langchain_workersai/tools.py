@@ -9,16 +9,12 @@ from typing import Any
 from langchain_core.tools import BaseTool, create_schema_from_function
 from langchain_core.tools import Tool as OfOneText
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic.errors import PydanticUserError
 
 from workersai.errors import BadRequestError
 from workersai.protocol.sources import json_schema_of, unnamed
 from workersai.protocol.tools import tool_of, tool_to_openai
 from workersai.protocol.values import Tool
-
-# LangChain takes this for the docstring of a TypedDict that has none.
-_OF_EVERY_DICT = (dict.__doc__ or "").partition("\n")[0]
 
 ToolSource = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
@@ -31,6 +27,8 @@ def tools_from_langchain(sources: Sequence[ToolSource], *, strict: bool | None =
     Raises:
         BadRequestError: one can't be made a tool of; it is named.
     """
+    if not isinstance(sources, list | tuple):
+        raise BadRequestError(f"tools must be a list, not {type(sources).__name__}.")
     return [tool_from_langchain(source, f"tools[{index}]", strict=strict) for index, source in enumerate(sources)]
 
 
@@ -42,8 +40,6 @@ def tool_from_langchain(source: ToolSource, where: str, *, strict: bool | None =
         if isinstance(error, BadRequestError):
             raise
         raise BadRequestError(f"{where} can't be made a tool of: {error}") from error
-    if tool.description.startswith(_OF_EVERY_DICT):
-        tool = replace(tool, description="")
     return tool if strict is None else replace(tool, strict=strict)
 
 
@@ -81,11 +77,13 @@ def _described(source: ToolSource, where: str) -> Any:
         schema = source.tool_call_schema
         parameters = schema if isinstance(schema, dict) else json_schema_of(schema, where)
         return Tool(source.name, source.description, unnamed(parameters))
-    if isinstance(source, type) and is_basemodel_subclass(source):
+    if isinstance(source, type):
+        if issubclass(source, BaseTool):
+            raise BadRequestError(f"{where} is the class {source.__name__}: make a tool of it.")
         return source
     if isinstance(source, Mapping) and (set(source) <= {"name", "description"} or any(k <= set(source) for k in _OURS)):
         return source
-    if callable(source) and not isinstance(source, type):
+    if callable(source):
         name = getattr(source, "__name__", "")
         model = create_schema_from_function(
             name, source, filter_args=(), parse_docstring=True, error_on_invalid_docstring=False, include_injected=False

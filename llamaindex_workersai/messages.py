@@ -19,10 +19,11 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 from llama_index.core.llms.llm import ToolSelection
+from pydantic import BaseModel
 from pydantic_core import from_json
 
 from workersai.errors import BadRequestError
-from workersai.protocol.tool_calls import call_from_text
+from workersai.protocol.tool_calls import ToolCallAssembler, call_from_text
 from workersai.protocol.values import ROLES, Completion, Delta, InvalidToolCall, Message, Role, ToolCall
 
 # What an assistant's turn may hold beside its text: the thoughts of another model are not this one's words, and a
@@ -42,12 +43,12 @@ def messages_from_llamaindex(messages: Sequence[ChatMessage]) -> list[Message]:
 def _message(message: ChatMessage, where: str) -> Message:
     if not isinstance(message, ChatMessage):
         raise BadRequestError(f"{where} must be a ChatMessage, not {type(message).__name__}.")
-    calls = [_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)]
+    calls, invalid = _calls(message, where)
     return Message(
         role=_role(message, where),
         content=_text(message, where),
-        tool_calls=tuple(call for call in calls if isinstance(call, ToolCall)),
-        invalid_tool_calls=tuple(call for call in calls if isinstance(call, InvalidToolCall)),
+        tool_calls=calls,
+        invalid_tool_calls=invalid,
         tool_call_id=message.additional_kwargs.get("tool_call_id"),
         name=message.additional_kwargs.get("name"),
     )
@@ -66,6 +67,23 @@ def _text(message: ChatMessage, where: str) -> str:
         if not said:
             raise BadRequestError(f"{where} holds a {type(block).__name__}: this model takes text only.")
     return message.content or ""
+
+
+def _calls(message: ChatMessage, where: str) -> tuple[tuple[ToolCall, ...], tuple[InvalidToolCall, ...]]:
+    blocks = [_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)]
+    listed = message.additional_kwargs.get("tool_calls")
+    if blocks or not listed or message.role is not MessageRole.ASSISTANT:
+        return (
+            tuple(call for call in blocks if isinstance(call, ToolCall)),
+            tuple(call for call in blocks if isinstance(call, InvalidToolCall)),
+        )
+    # Older histories have their calls here alone, as dicts or objects in OpenAI's shape.
+    wires = [call.model_dump() if isinstance(call, BaseModel) else call for call in listed]
+    if not all(isinstance(wire, dict) for wire in wires):
+        raise BadRequestError(f"{where}: additional_kwargs['tool_calls'] must be a list of dicts in OpenAI's shape.")
+    assembler = ToolCallAssembler()
+    assembler.add(wires)
+    return assembler.calls()
 
 
 def _call(block: ToolCallBlock) -> ToolCall | InvalidToolCall:

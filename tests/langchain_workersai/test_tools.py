@@ -283,6 +283,8 @@ def test_a_history_of_calls_goes_back(face: Face, serve: Serve) -> None:
         ([Node], {}, r"tool 'Node'.children\[\]: the schema refers to itself \(Node -> Node\)"),
         ([grow], {}, r"tool 'grow'.tree.children\[\]: the schema refers to itself"),
         ([tool(grow)], {}, r"tool 'grow'.tree.children\[\]: the schema refers to itself"),
+        (None, {}, "tools must be a list, not NoneType"),
+        ([StructuredTool], {}, r"tools\[0\] is the class StructuredTool: make a tool of it"),
         ([5], {}, r"tools\[0\] can't be made a tool of: Unsupported function"),
         ([undefined], {}, r"tools\[0\] can't be made a tool of: name 'Nowhere' is not defined"),
         ([{"type": "web_search"}], {}, r"tools\[0\] is a tool of the type 'web_search'"),

@@ -48,6 +48,14 @@ def test_arguments_may_be_text_and_broken_ones_stay_in_the_history() -> None:
     assert [(call.id, call.arguments) for call in message.invalid_tool_calls] == [("c2", '{"a": '), ("c3", "[1]")]
 
 
+def test_calls_may_stand_in_the_additional_arguments_as_older_histories_have_them() -> None:
+    listed = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}]
+    (message,) = messages_from_llamaindex(
+        [ChatMessage(role=MessageRole.ASSISTANT, content="", additional_kwargs={"tool_calls": listed})]
+    )
+    assert message.tool_calls == (ToolCall("c1", "f", {"a": 1}),)
+
+
 @pytest.mark.parametrize(
     ("message", "says"),
     [
@@ -55,6 +63,7 @@ def test_arguments_may_be_text_and_broken_ones_stay_in_the_history() -> None:
         (ChatMessage(blocks=[ImageBlock(image=b"x")]), r"messages\[1\] holds a ImageBlock: this model takes text only"),
         (ChatMessage(blocks=[TextBlock(text="see"), AudioBlock(audio=b"x")]), "AudioBlock"),
         (ChatMessage(blocks=[DocumentBlock(data=b"x")]), "DocumentBlock"),
+        (ChatMessage("", role="assistant", additional_kwargs={"tool_calls": ["x"]}), "must be a list of dicts"),
         (ChatMessage(blocks=[CachePoint(cache_control={"type": "ephemeral"})]), "CachePoint"),  # type: ignore[arg-type]
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.support import Driver, Serve, connection
+from tests.support import Driver, Serve, calling, connection
 from workersai import Completion, InvalidToolCall, Message, Tool, Usage, errors
 from workersai.local.engine import CalledTool, RawReply
 from workersai.local.scripted import Answer, Refusal
@@ -102,6 +102,25 @@ def test_broken_arguments_are_handed_over(driver: Driver, serve: Serve, streamed
     assert isinstance(call, InvalidToolCall)
     assert (call.id, call.name, call.arguments, completion.tool_calls) == ("c1", "get_weather", '{"city": Par', ())
     assert "not JSON" in call.error
+
+
+@FACES
+def test_ids_are_unique_and_arguments_can_be_sent_back(driver: Driver, serve: Serve, streamed: bool) -> None:
+    text = (
+        '{"id": 5, "name": "get_time", "parameters": {}}; {"id": "1", "name": "get_time", "parameters": {}};'
+        '{"id": "1", "name": "get_time", "parameters": {}}'
+    )
+    completion = ask(driver, serve([text]), streamed, tools=TOOLS)
+    ids = [call.id for call in completion.tool_calls]
+    assert len(set(ids)) == 3
+    assert all(isinstance(one, str) and one for one in ids)
+
+
+@FACES
+def test_not_a_number_is_no_argument(driver: Driver, serve: Serve, streamed: bool) -> None:
+    call = {"id": "c1", "type": "function", "index": 0, "function": {"name": "get_time", "arguments": '{"at": NaN}'}}
+    completion = ask(driver, serve(calling(call)), streamed, tools=TOOLS)
+    assert [broken.arguments for broken in completion.invalid_tool_calls] == ['{"at": NaN}']
 
 
 @FACES

@@ -18,6 +18,7 @@ _ARGUMENTS = ("parameters", "arguments")
 _BEFORE = re.compile(r"\s*(?:;\s*)?(?:<\|python_tag\|>\s*)?")
 _BLANK = "; \t\r\n"  # what may stand between two calls
 _OUTSIDE, _INSIDE = re.compile(r'[{}\[\]"]'), re.compile(r'["\\]')
+_MOST_BLANK = 500  # characters before a call; beyond that a model is running on
 _OFTEN = 1_024  # characters up to which each piece is looked at; beyond, each doubling
 
 
@@ -71,16 +72,15 @@ class LeakFilter:
         self._held = held
         self._end = _EndOfJSON()
         self._looked = 0  # the length at which the text was last looked at
-        self._sure = False
 
     def _call(self, shown: list[str]) -> bool:
         """Takes a call off the beginning; False: more text is needed to tell."""
         before = _BEFORE.match(self._held)
         start = before.end() if before else 0
         rest = self._held[start:]
-        if not rest or _TAG.startswith(self._held.lstrip(_BLANK)):
+        if start <= _MOST_BLANK and (not rest or _TAG.startswith(self._held.lstrip(_BLANK))):
             return False
-        if rest[0] in "{[":
+        if start <= _MOST_BLANK and rest[0] in "{[":
             end = self._end.found(self._held, start)
             if end is None and self._could_be_call(rest):
                 return False
@@ -109,7 +109,7 @@ class LeakFilter:
 
     def _could_be_call(self, text: str) -> bool:
         """Whether an unfinished object or list can still become a call."""
-        if self._sure or _OFTEN < len(text) < 2 * self._looked:
+        if _OFTEN < len(text) < 2 * self._looked:
             return True
         self._looked = len(text)
         in_list = text.startswith("[")
@@ -123,7 +123,6 @@ class LeakFilter:
         except ValueError:
             return False
         last = (value[-1] if value else {}) if in_list else value
-        self._sure = not in_list and self._is_call(value)
         done = value[:-1] if in_list else []
         return all(map(self._is_call, done)) and self._could_be(last)
 
@@ -144,7 +143,7 @@ class LeakFilter:
     def _calls(self, text: str) -> tuple[dict[str, Any], ...]:
         """The calls that a whole object or list holds; none unless all of it is calls."""
         try:
-            value = from_json(text)
+            value = from_json(text, allow_inf_nan=False)
         except ValueError:
             return ()
         values = value if isinstance(value, list) else [value]

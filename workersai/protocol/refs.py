@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -11,6 +12,20 @@ from workersai.errors import BadRequestError
 
 Node = Mapping[str, Any]
 Trail = tuple[str, ...]
+
+# Keywords that are told in a description: nothing says that the service knows them.
+TOLD = (
+    *("not", "if", "then", "else", "contains", "patternProperties", "propertyNames", "additionalItems"),
+    *("dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems"),
+    *("contentEncoding", "contentMediaType", "contentSchema"),
+)
+ALSO = "x-also"
+"""Where what is to be told stands, if it stood there twice."""
+
+_STRICTER: dict[str, Any] = {
+    **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"), max),
+    **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"), min),
+}
 
 _DEEPEST = 64
 
@@ -28,6 +43,7 @@ class References:
         self._root = root
         self._where = where
         self._nodes = 0
+        self._depth = 0
         self._most_nodes = most_nodes
 
     def expanded(self, node: Any, place: str, trail: Trail) -> tuple[dict[str, Any], Trail]:
@@ -36,7 +52,7 @@ class References:
         Raises:
             BadRequestError: it is no schema, a reference leads nowhere, or one leads back into itself.
         """
-        self._count(place)
+        self._count()
         if isinstance(node, bool):  # true: any value
             return {}, trail
         if not isinstance(node, Mapping):
@@ -44,12 +60,32 @@ class References:
         whole = dict(node)
         while "$ref" in whole:
             target, trail = self._followed(whole.pop("$ref"), place, trail)
-            whole = {**target, **whole}
+            whole = both(target, whole)
         for part in self.schemas(whole.pop("allOf", ()), f"{place}.allOf"):
             # Each part by itself: two of them may well refer to the same schema.
-            merged, _ = self.expanded(part, place, trail)
+            with self.deeper():
+                merged, _ = self.expanded(part, place, trail)
             whole = both(merged, whole)
         return whole, trail
+
+    @contextmanager
+    def deeper(self) -> Iterator[None]:
+        """One level further down, for as long as it lasts."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def written_out(self, value: Any, place: str, trail: Trail) -> Any:
+        """Any part of a schema without references."""
+        if isinstance(value, list | tuple):
+            return [self.written_out(item, place, trail) for item in value]
+        if not isinstance(value, Mapping):
+            return value
+        with self.deeper():
+            whole, inner = self.expanded(value, place, trail) if "$ref" in value else (dict(value), trail)
+            return {key: self.written_out(item, place, inner) for key, item in whole.items()}
 
     def schemas(self, value: Any, place: str) -> list[Any]:
         """A keyword's list of schemas."""
@@ -72,7 +108,7 @@ class References:
                 "describe so many levels of it as you need",
             )
         target: Any = self._root
-        for step in filter(None, reference.removeprefix("#").split("/")):
+        for step in reference.removeprefix("#").split("/")[1:]:
             key = unquote(step).replace("~1", "/").replace("~0", "~")
             if isinstance(target, Mapping) and key in target:
                 target = target[key]
@@ -80,13 +116,15 @@ class References:
                 target = target[int(key)]
             else:
                 raise self.error(place, f"the reference {reference!r} leads nowhere")
+        if target is True:
+            target = {}
         if not isinstance(target, Mapping):
             raise self.error(place, f"the reference {reference!r} leads to what is no JSON Schema")
         return target, (*trail, reference)
 
-    def _count(self, place: str) -> None:
+    def _count(self) -> None:
         self._nodes += 1
-        if self._nodes > self._most_nodes or place.count(".") + place.count("[") > _DEEPEST:
+        if self._nodes > self._most_nodes or self._depth > _DEEPEST:
             most = f"{self._most_nodes:,} parts or {_DEEPEST} levels"
             raise self.error("", f"written out, the schema has over {most}; does it refer to itself?")
 
@@ -95,11 +133,39 @@ def _short(reference: str) -> str:
     return reference.rpartition("/")[2].removeprefix("#") or "the whole schema"
 
 
-def both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Two schemas that hold at once; of a keyword in both, the second's counts."""
+def both(first: Node, second: Node) -> dict[str, Any]:
+    """Two schemas that hold at once; of a keyword that can't be joined, the second's counts.
+
+    What is malformed stays as it is, for whoever reads it to find.
+    """
     merged = {**first, **second}
-    if "properties" in first and "properties" in second:
-        merged["properties"] = {**first["properties"], **second["properties"]}
-    if "required" in first and "required" in second:
-        merged["required"] = list(dict.fromkeys([*first["required"], *second["required"]]))
+    for keyword in first.keys() & second.keys():
+        one, other = first[keyword], second[keyword]
+        if keyword in _STRICTER and isinstance(one, int | float) and isinstance(other, int | float):
+            merged[keyword] = _STRICTER[keyword](one, other)
+        elif keyword == "properties":
+            merged[keyword] = _joined(one, other)
+        elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
+            merged[keyword] = _lists(keyword, list(one), list(other))
+        elif keyword in TOLD and one != other:
+            merged[ALSO] = [*merged.get(ALSO, ()), {keyword: one}]
     return merged
+
+
+def _joined(one: Any, other: Any) -> Any:
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return one if isinstance(other, Mapping) else other
+    shared = {
+        name: {"allOf": [one[name], other[name]]} for name in one.keys() & other.keys() if one[name] != other[name]
+    }
+    return {**one, **other, **shared}
+
+
+def _lists(keyword: str, one: list[Any], other: list[Any]) -> list[Any]:
+    if keyword in ("required", "allOf"):
+        return one + [item for item in other if item not in one]
+    if keyword == "enum":
+        return [item for item in one if item in other]
+    if keyword in ("anyOf", "oneOf") and one != other:
+        return [{"allOf": [first, second]} for first in one for second in other]
+    return other

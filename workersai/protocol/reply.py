@@ -130,7 +130,7 @@ def calls_of(wires: Any, head: ReplyHead) -> list[dict[str, Any]]:
     Raises:
         ServerError: it is no list of objects.
     """
-    if wires is None:
+    if not wires:
         return []
     if not isinstance(wires, list) or not all(isinstance(wire, dict) for wire in wires):
         raise _unreadable("has tool calls that are no list of objects", head)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workersai.protocol.json_types import TYPES, enum_of, inferred, is_of
-from workersai.protocol.refs import Node, References, Trail, both
+from workersai.protocol.refs import ALSO, TOLD, Node, References, Trail, both
 from workersai.protocol.unions import in_brief, noted, union
 
 # Kept as they are, with what they must be.
@@ -24,12 +24,6 @@ _KEPT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), (int, float)),
     "examples": (list, tuple),
 }
-# Told in the description: nothing says that the service knows them.
-_TOLD = (
-    *("not", "if", "then", "else", "contains", "patternProperties", "propertyNames", "additionalItems"),
-    *("dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems"),
-    *("contentEncoding", "contentMediaType"),
-)
 SCHEMA_KEYWORDS = ("type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items")
 """One of these stands in every JSON Schema that says something."""
 
@@ -115,7 +109,8 @@ class _Rewriting:
         for variant in variants:
             # What stands beside the variants holds for each of them.
             inner, inner_trail = self._references.expanded(variant, place, trail)
-            one, null = self.schema(both(whole, inner), place, inner_trail)
+            with self._references.deeper():
+                one, null = self.schema(both(whole, inner), place, inner_trail)
             nullable = nullable or null
             if one["type"] != "null" and one not in rewritten:
                 rewritten.append(one)
@@ -142,6 +137,7 @@ class _Rewriting:
         nullable = whole.get("nullable") is True
         notes: list[str] = []
         values = self._values(whole, place)
+        self._json([values, whole.get("default"), whole.get("examples")], place)
         kind = whole.get("type") or inferred(whole, values)
         if values and not any(is_of(value, kind) for value in values):
             kind = inferred({}, values) or "null"  # the values say it better than a type that none of them is of
@@ -162,13 +158,24 @@ class _Rewriting:
             accepted |= self._of_object(whole, place, trail, notes)
         elif accepted["type"] == "array":
             accepted |= self._of_array(whole, place, trail, notes)
-        notes += [_told(keyword, whole[keyword]) for keyword in _TOLD if keyword in whole]
+        notes += self._told(whole, place, trail)
         if whole.get("uniqueItems"):
             notes.append("no item twice")
         if "format" in whole and "format" not in accepted:
             notes.append(f"format {whole['format']}")
         description = noted(whole.get("description") or words, notes)
         return accepted | ({"description": description} if description else {}), nullable
+
+    def _told(self, whole: dict[str, Any], place: str, trail: Trail) -> list[str]:
+        told = [{keyword: whole[keyword]} for keyword in TOLD if keyword in whole]
+        written_out = [self._references.written_out(one, place, trail) for one in [*told, *whole.get(ALSO, ())]]
+        return [f"must also satisfy {self._json(one, place)[:_LONGEST_TOLD]}" for one in written_out]
+
+    def _json(self, value: Any, place: str) -> str:
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._error(place, f"{value!r:.80} can't be written as JSON: {error}") from None
 
     def _values(self, whole: dict[str, Any], place: str) -> list[Any]:
         if "const" in whole:
@@ -180,13 +187,18 @@ class _Rewriting:
 
     def _kept(self, whole: dict[str, Any], place: str) -> dict[str, Any]:
         kept: dict[str, Any] = {}
+        for bound in ("minimum", "maximum"):
+            exclusive = f"exclusive{bound.capitalize()}"
+            # As draft 4 has it: beside the bound, and true.
+            if isinstance(whole.get(exclusive), bool) and whole.pop(exclusive) and bound in whole:
+                whole[exclusive] = whole.pop(bound)
         for keyword, kind in _KEPT.items():
             value = whole.get(keyword)
             if value is None:
                 continue
             if isinstance(value, float) and kind is int and value.is_integer():
                 value = int(value)  # JSON Schema has 1.0 as an integer
-            if not isinstance(value, kind):
+            if not isinstance(value, kind) or isinstance(value, bool):
                 raise self._error(f"{place}.{keyword}", f"{value!r} is not what JSON Schema has there")
             if keyword != "format" or value in _FORMATS:
                 kept[keyword] = value
@@ -205,7 +217,7 @@ class _Rewriting:
         needed: list[str] = []
         for name, node in properties.items():
             words = _words(node, str(name))
-            accepted, nullable = self.schema(node, f"{place}.{name}", trail, words)
+            accepted, nullable = self._deeper(node, f"{place}.{name}", trail, words)
             accepted.setdefault("description", words)
             parts["properties"][name] = accepted
             if name in required and nullable:
@@ -214,7 +226,7 @@ class _Rewriting:
                 needed.append(name)
         others = whole.get("additionalProperties", False if self._closed and properties else None)
         if isinstance(others, Mapping) and others:
-            others, nullable = self.schema(others, f"{place}.additionalProperties", trail)
+            others, nullable = self._deeper(others, f"{place}.additionalProperties", trail)
             notes += ["values may be null"] * nullable
         elif not isinstance(others, bool):
             others = None
@@ -227,23 +239,27 @@ class _Rewriting:
         items = whole.get("items", {})
         # A tuple: draft 2020-12 has prefixItems, older drafts a list in items.
         members = whole.get("prefixItems", items if isinstance(items, list | tuple) else ())
-        if members:
-            both_of = [
-                self.schema(member, f"{place}[{index}]", trail)
-                for index, member in enumerate(self._references.schemas(members, f"{place}.prefixItems"))
-            ]
-            each = [accepted for accepted, _ in both_of]
-            told = [in_brief(accepted) + " or null" * nullable for accepted, nullable in both_of]
-            notes.append("in this order: " + ", ".join(told))
-            distinct = [one for index, one in enumerate(each) if one not in each[:index]]
-            # Members of one type can be said as items; others have no common type.
-            return {"items": distinct[0]} if len(distinct) == 1 else {}
-        if not items or isinstance(items, bool):
-            return {}
-        accepted, nullable = self.schema(items, f"{place}[]", trail)
-        if nullable:
-            notes.append("items may be null")
-        return {"items": accepted}
+        rest = items if isinstance(items, Mapping) else {}
+        if not members:
+            if not rest:
+                return {}
+            accepted, nullable = self._deeper(rest, f"{place}[]", trail)
+            notes += ["items may be null"] * nullable
+            return {"items": accepted}
+        members = self._references.schemas(members, f"{place}.prefixItems")
+        each = [self._deeper(member, f"{place}[{index}]", trail) for index, member in enumerate(members)]
+        told = [in_brief(accepted) + " or null" * nullable for accepted, nullable in each]
+        if rest:
+            each.append(self._deeper(rest, f"{place}[]", trail))
+            told.append(f"then any number of {in_brief(each[-1][0])}")
+        notes.append("in this order: " + ", ".join(told))
+        # Members of one type can be said as items; others have no common type.
+        first, _ = each[0]
+        return {"items": first} if all(accepted == first for accepted, _ in each) else {}
+
+    def _deeper(self, node: Any, place: str, trail: Trail, words: str | None = None) -> tuple[dict[str, Any], bool]:
+        with self._references.deeper():
+            return self.schema(node, place, trail, words)
 
     def _check_description(self, whole: Node, place: str) -> None:
         if not isinstance(whole.get("description", ""), str):
@@ -255,8 +271,3 @@ def _words(node: Any, name: str) -> str:
     title = node.get("title") if isinstance(node, Mapping) else None
     told = isinstance(title, str) and title.replace(" ", "").lower() != name.replace("_", "").lower()
     return str(title) if told and title else words_of(name)
-
-
-def _told(keyword: str, value: Any) -> str:
-    text = json.dumps({keyword: value}, ensure_ascii=False, default=str)
-    return f"must also satisfy {text[:_LONGEST_TOLD]}"

@@ -118,7 +118,8 @@ class ToolCallAssembler:
             # A native call has no index and comes whole, with its name; what has neither goes on with the last.
             return None if name or not self._calls else len(self._calls) - 1
         place = self._by_index.get(index)
-        if place is not None and wire_id is not None and wire_id != self._calls[place].wire_id:
+        begun = None if place is None else self._calls[place].wire_id
+        if wire_id is not None and begun is not None and wire_id != begun:
             return None  # another id under an index that was used: another call
         if place is not None and name and self._calls[place].name and _is_whole(self._calls[place]):
             return None  # another name after a whole call
@@ -165,7 +166,7 @@ def call_from_text(call_id: str, name: str, text: str) -> ToolCall | InvalidTool
     arguments: Any = {}
     if text:
         try:
-            arguments = from_json(text)
+            arguments = from_json(text, allow_inf_nan=False)  # what can't be sent back is no JSON
         except ValueError as problem:
             error = error or f"The arguments are not JSON: {problem}."
     if not isinstance(arguments, dict):

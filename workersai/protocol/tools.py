@@ -15,13 +15,15 @@ from workersai.protocol.values import Tool
 
 ToolLike = Tool | Mapping[str, Any] | type | Callable[..., Any]
 """What a tool can be made of: a :class:`~workersai.Tool`, a dict (OpenAI's shape, the bare one of name, description
-and parameters, or a JSON Schema with a title), a Pydantic class, a TypedDict, or a function."""
+and parameters, Anthropic's, MCP's, or a JSON Schema with a title), a Pydantic class, a TypedDict, or a function."""
 
 ToolChoice = str | bool | Mapping[str, Any]
 """``"auto"`` (as None and False: the model chooses), ``"none"``, ``"required"`` (as ``"any"`` and True), a tool's name,
 or OpenAI's dict that names one."""
 
 _NONE: Node = {"type": "object", "properties": {}}
+# Where a dict has the parameters: OpenAI's, Anthropic's, MCP's, and OpenAI's envelope of a response format.
+_PARAMETERS = ("parameters", "input_schema", "inputSchema", "schema")
 _FORCED = ("required", "any")
 
 
@@ -126,13 +128,13 @@ def _tool_from_mapping(source: Mapping[str, Any], where: str) -> Tool:
         schema = {key: value for key, value in unnamed(source).items() if key != "name"}
         return Tool(name=name, description=source.get("description") or "", parameters=schema or _NONE)
     kind = source.get("type", "function")
-    if kind != "function" and "name" not in source:
+    given = next((key for key in _PARAMETERS if key in function), None)
+    if kind != "function" and given is None:
         raise BadRequestError(f"{where} is a tool of the type {kind!r}: the service knows functions only.")
     return Tool(
         name=function.get("name", ""),
         description=function.get("description") or "",
-        # OpenAI's envelope of a response format has "schema" there.
-        parameters=function.get("parameters") or function.get("schema") or _NONE,
+        parameters=(function[given] if given else None) or _NONE,
         strict=function.get("strict") is True,
     )
 

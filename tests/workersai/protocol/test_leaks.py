@@ -117,6 +117,8 @@ def test_without_tools_nothing_is_a_call() -> None:
         ("<|python_tag|>", "p"),
         ('{"type": "f', "o"),
         ('{"function": {"name": "get_', "s"),
+        ('{"name": "get_weather", "parameters": {"a": ', "c"),
+        (" " * 500, "  "),
     ],
 )
 def test_text_is_held_back_only_while_it_can_become_a_call(held: str, released: str) -> None:

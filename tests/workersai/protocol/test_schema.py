@@ -1,5 +1,6 @@
 """Any JSON Schema -> one that the published schema accepts, with nothing lost in silence."""
 # ruff: noqa: UP007, UP045, PYI061 - both spellings of a union are what people bring
+# ruff: noqa: E501 - in a table, a schema reads best in one line
 
 import json
 from datetime import date
@@ -244,6 +245,82 @@ def test_a_reference_may_point_anywhere_in_the_schema() -> None:
     assert parameters(schema)["properties"]["c"] == {"type": "integer", "description": "Ab."}
 
 
+@pytest.mark.parametrize(
+    ("schema", "comes_out"),
+    [
+        (
+            {"$ref": "#/$defs/B", "properties": {"x": {"type": "string"}}, "required": ["x"]},
+            {
+                "properties": {
+                    "base": {"type": "integer", "description": "Base"},
+                    "x": {"type": "string", "description": "X"},
+                },
+                "required": ["base", "x"],
+            },
+        ),
+        (
+            {"allOf": [{"$ref": "#/$defs/B"}, {"properties": {"base": {"maximum": 5, "description": "Low."}}}]},
+            {"properties": {"base": {"type": "integer", "maximum": 5, "description": "Low."}}, "required": ["base"]},
+        ),
+        (
+            {
+                "allOf": [
+                    {"properties": {"a": {"maximum": 5, "minimum": 1}}},
+                    {"properties": {"a": {"maximum": 7, "minimum": 2}}},
+                ]
+            },
+            {"properties": {"a": {"type": "number", "maximum": 5, "minimum": 2, "description": "A"}}},
+        ),
+        (
+            {"properties": {"a": {"type": "string", "allOf": [{"enum": ["a", "b"]}, {"enum": ["b", "c"]}]}}},
+            {"properties": {"a": {"type": "string", "enum": ["b"], "description": "A"}}},
+        ),
+        (
+            {"properties": {"a": {"type": "string", "allOf": [{"not": {"const": "a"}}, {"not": {"const": "b"}}]}}},
+            {
+                "properties": {
+                    "a": {
+                        "type": "string",
+                        "description": 'A (must also satisfy {"not": {"const": "a"}}; must also satisfy {"not": {"const": "b"}})',
+                    }
+                }
+            },
+        ),
+        (
+            {"properties": {"a": {"type": "integer", "minimum": 1, "exclusiveMinimum": True}}},
+            {"properties": {"a": {"type": "integer", "exclusiveMinimum": 1, "description": "A"}}},
+        ),
+        (
+            {"properties": {"a.b.c": {"$ref": "#/$defs/any"}}},
+            {"properties": {"a.b.c": {"type": "string", "description": "A.b.c (any JSON value, as text)"}}},
+        ),
+        (
+            {"properties": {"a": {"type": "object", "patternProperties": {"^x": {"$ref": "#/$defs/any"}}}}},
+            {
+                "properties": {
+                    "a": {
+                        "type": "object",
+                        "description": 'A (must also satisfy {"patternProperties": {"^x": {}}})',
+                    }
+                }
+            },
+        ),
+        (
+            {"properties": {"a": {"type": "array", "prefixItems": [{"type": "integer"}], "items": {"type": "string"}}}},
+            {
+                "properties": {
+                    "a": {"type": "array", "description": "A (in this order: integer, then any number of string)"}
+                }
+            },
+        ),
+    ],
+)
+def test_what_holds_at_once_is_joined(schema: dict[str, Any], comes_out: dict[str, Any]) -> None:
+    base = {"type": "object", "properties": {"base": {"type": "integer"}}, "required": ["base"]}
+    found = parameters({"type": "object", **schema, "$defs": {"B": base, "any": True}})
+    assert found == {"type": "object", **comes_out}
+
+
 def test_a_schema_may_refer_to_another_twice() -> None:
     a = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
     schema = {
@@ -308,6 +385,21 @@ def test_no_value_is_lost_in_silence(schema: dict[str, Any], comes_out: dict[str
         (RootModel[list[int]].model_json_schema(), "parameters must be an object, not 'array'"),
         ({"city": {"type": "string"}}, "no JSON Schema: it has 'city', but no type and no properties"),
         ([], "must be a dict, not list"),
+        (
+            {"type": "object", "properties": {"a": {"allOf": [{"properties": 3}, {"properties": {}}]}}},
+            "a.properties: must be",
+        ),
+        (
+            {"type": "object", "properties": {"a": {"allOf": [{"required": 3}, {"type": "object"}]}}},
+            "a.required: must be",
+        ),
+        ({"type": "object", "properties": {"a": {"minimum": True}}}, "a.minimum: True is not what"),
+        ({"type": "object", "properties": {"a": {"default": {1, 2}}}}, "f'.a: .* can't be written as JSON"),
+        ({"type": "object", "properties": {"a": {"enum": [float("nan")]}}}, "f'.a: .* can't be written as JSON"),
+        (
+            {"type": "object", "properties": {"a": {"not": {"$ref": "#/no"}}}},
+            "f'.a: the reference '#/no' leads nowhere",
+        ),
     ],
 )
 def test_what_is_no_schema_that_the_service_could_take_is_refused_with_its_place(schema: Any, says: str) -> None:

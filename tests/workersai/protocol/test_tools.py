@@ -1,6 +1,7 @@
 """What a request offers the model: tools from whatever describes a function, and what is refused before it is sent."""
 
 import json
+import typing
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal
 import jsonschema
 import pydantic.v1
 import pytest
+import typing_extensions as te
 from pydantic import BaseModel, Field
 from typing_extensions import NotRequired, TypedDict
 
@@ -86,6 +88,63 @@ def test_a_tool_is_made_of_whatever_describes_a_function(source: ToolLike, name:
     assert parameters["properties"]["unit"]["enum"] == ["C", "F"]
 
 
+class Town(te.TypedDict):
+    """A town."""
+
+    name: str
+
+
+class Trip(typing.TypedDict):
+    """A trip."""
+
+    city: Annotated[str, ..., "Where to."]
+    days: Annotated[int, 3, "How long."]
+    price: Annotated[float | None, Field(ge=0, description="At most.")]
+    by: Annotated[Literal["train", "car"], "How to get there."]
+    towns: list[Town]
+    then: "Town | None"
+    notes: te.NotRequired[dict[str, Town | None]]
+
+
+def test_a_typeddict_is_taken_with_all_that_it_says_of_its_fields() -> None:
+    (tool,) = body(offer_of([Trip], None))["tools"]
+    town = {"type": "object", "properties": {"name": {"type": "string", "description": "Name"}}, "required": ["name"]}
+    described = {**town, "description": "A town."}
+    assert tool["function"]["parameters"] == {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "description": "Where to."},
+            "days": {"type": "integer", "default": 3, "description": "How long."},
+            "price": {"type": "number", "minimum": 0, "description": "At most."},
+            "by": {"type": "string", "enum": ["train", "car"], "description": "How to get there."},
+            "towns": {"type": "array", "items": described, "description": "Towns"},
+            "then": described,
+            "notes": {"type": "object", "additionalProperties": described, "description": "Notes (values may be null)"},
+        },
+        "required": ["city", "by", "towns"],
+    }
+
+
+class Tree(te.TypedDict):
+    branches: "list[Branch]"
+
+
+class Branch(te.TypedDict):
+    grows: Tree
+
+
+def test_a_typeddict_that_refers_to_itself_is_refused() -> None:
+    with pytest.raises(BadRequestError, match=r"tools\[0\]: the schema refers to itself \(Tree -> Branch -> Tree\)"):
+        offer_of([Tree], None)
+
+
+@pytest.mark.parametrize("key", ["parameters", "input_schema", "inputSchema"])
+def test_the_dicts_of_others_are_tools_too(key: str) -> None:
+    source = {"name": "get_weather", "description": "The weather.", key: GetWeather.model_json_schema()}
+    (tool,) = body(offer_of([source], None))["tools"]
+    assert "city" in tool["function"]["parameters"]["properties"]
+
+
 def test_a_tool_without_parameters_or_description_has_them_on_the_wire() -> None:
     def stop_now() -> None: ...
 
@@ -147,6 +206,11 @@ def test_without_tools_there_is_nothing_to_send() -> None:
         ([{"description": "A"}], None, r"tools\[0\] has no name"),
         ([{"type": "function", "function": {"name": " "}}], None, r"tools\[0\] has no name"),
         ([{"type": "function", "function": "f"}], None, r"tools\[0\]: function must be a dict"),
+        (
+            [{"type": "web_search_20250305", "name": "web_search"}],
+            None,
+            r"tools\[0\] is a tool of the type 'web_search_2",
+        ),
         ([{"type": "web_search"}], None, r"tools\[0\] is a tool of the type 'web_search'"),
         ([get_weather, BARE], None, r"tools\[1\]: there are two tools of the name 'get_weather'"),
         ([get_weather], "get_time", r"tool_choice: there is no tool 'get_time'; there are 'get_weather'"),
