@@ -18,8 +18,6 @@ from workersai.protocol.values import Tool
 
 ToolSource = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
-_OURS = ({"function"}, {"title"}, {"name", "parameters"}, {"name", "properties"}, {"name", "schema"})
-
 
 def tools_from_langchain(sources: Sequence[ToolSource], *, strict: bool | None = None) -> list[Tool]:
     """Tools as LangChain's ``bind_tools`` takes them: functions, Pydantic classes, TypedDicts, tools, dicts.
@@ -36,7 +34,7 @@ def tool_from_langchain(source: ToolSource, where: str, *, strict: bool | None =
     """The same of one tool. ``strict`` as its own dict says, where it isn't given."""
     try:
         tool = tool_of(_described(source, where), where)
-    except (TypeError, ValueError, NameError, PydanticUserError) as error:
+    except (TypeError, ValueError, NameError, KeyError, PydanticUserError) as error:
         if isinstance(error, BadRequestError):
             raise
         raise BadRequestError(f"{where} can't be made a tool of: {error}") from error
@@ -81,12 +79,12 @@ def _described(source: ToolSource, where: str) -> Any:
         if issubclass(source, BaseTool):
             raise BadRequestError(f"{where} is the class {source.__name__}: make a tool of it.")
         return source
-    if isinstance(source, Mapping) and (set(source) <= {"name", "description"} or any(k <= set(source) for k in _OURS)):
-        return source
+    if isinstance(source, Mapping):
+        return convert_to_openai_tool(source) if "toolSpec" in source else source  # Amazon's shape
     if callable(source):
         name = getattr(source, "__name__", "")
         model = create_schema_from_function(
             name, source, filter_args=(), parse_docstring=True, error_on_invalid_docstring=False, include_injected=False
         )
         return Tool(name, model.__doc__ or "", unnamed(json_schema_of(model, where)))
-    return convert_to_openai_tool(source)
+    return source

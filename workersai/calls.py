@@ -30,6 +30,9 @@ class RunOptions(Options, total=False):
     response_format: ResponseFormat | None
 
 
+_BESIDE_OPTIONS = [name for name in RunOptions.__annotations__ if name not in Options.__annotations__]
+
+
 @dataclass(frozen=True)
 class Call:
     """One call: its request, what the reader of the reply must know, and how often to try.
@@ -91,7 +94,7 @@ class BaseClient(Generic[HTTPClientT]):
         parallel = rest.pop("parallel_tool_calls", None)
         if not isinstance(parallel, bool | None):
             raise BadRequestError(f"parallel_tool_calls must be a bool, not {type(parallel).__name__}.")
-        options = call_options(rest)
+        options = call_options(rest, beside=_BESIDE_OPTIONS)
 
         def call(offer: Offer, json_mode: JSONMode | None, in_json: Call | None = None) -> Call:
             # JSON Mode does not stream on the service (wire page, "Requests").

@@ -6,8 +6,9 @@ to the service; given to one call, it takes back what the client or the model wa
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
@@ -151,8 +152,8 @@ class Options(TypedDict, total=False):
     max_retries: int | None
 
 
-def call_options(given: Mapping[str, Any]) -> CallOptions:
-    """The checked options of a call.
+def call_options(given: Mapping[str, Any], *, beside: Collection[str] = ()) -> CallOptions:
+    """The checked options of a call. ``beside`` are the keywords that may stand with them, for the error.
 
     Raises:
         BadRequestError: a value is out of its range or of the wrong type, or there is no such option; it names each.
@@ -160,13 +161,16 @@ def call_options(given: Mapping[str, Any]) -> CallOptions:
     try:
         return CallOptions.model_validate(given)
     except ValidationError as error:
-        raise BadRequestError(" ".join(_sentence(problem) for problem in error.errors())) from None
+        raise BadRequestError(" ".join(_sentence(problem, beside) for problem in error.errors())) from None
 
 
-def _sentence(problem: Any) -> str:
+def _sentence(problem: Any, beside: Collection[str]) -> str:
     name = ".".join(map(str, problem["loc"][:1]))
     if problem["type"] == "extra_forbidden":
-        return f"{name} is no option of a call; there are: {', '.join(CallOptions.model_fields)}."
+        known = [*CallOptions.model_fields, *beside]
+        near = difflib.get_close_matches(name, known, n=1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        return f"{name} is no option of a call; there are: {', '.join(known)}.{meant}"
     says = problem["msg"].removeprefix("Value error, ")
     return f"{name}: {says}, got {_shown(problem['input'])}."
 

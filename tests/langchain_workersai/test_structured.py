@@ -256,7 +256,7 @@ def test_options_of_the_calls_can_be_given_along(serve: Serve) -> None:
         ({"schema": None}, "schema: method='json_schema' needs one"),
         ({"schema": Node}, r"tool 'Node'.children\[\]: the schema refers to itself"),
         ({"schema": {"type": "objekt", "title": "X"}}, "there is no type 'objekt'"),
-        ({"schema": 5}, "schema can't be made a tool of"),
+        ({"schema": 5}, "schema must be a workersai.Tool, a dict, a Pydantic class"),
     ],
 )
 def test_a_bad_schema_is_refused_at_once(serve: Serve, given: Any, says: str) -> None:

@@ -285,10 +285,13 @@ def test_a_history_of_calls_goes_back(face: Face, serve: Serve) -> None:
         ([tool(grow)], {}, r"tool 'grow'.tree.children\[\]: the schema refers to itself"),
         (None, {}, "tools must be a list, not NoneType"),
         ([StructuredTool], {}, r"tools\[0\] is the class StructuredTool: make a tool of it"),
-        ([5], {}, r"tools\[0\] can't be made a tool of: Unsupported function"),
+        ([5], {}, r"tools\[0\] must be a workersai.Tool, a dict, a Pydantic class, a TypedDict or a function, not int"),
+        ([GetWeather(city="x")], {}, r"tools\[0\] must be .* not GetWeather"),
         ([undefined], {}, r"tools\[0\] can't be made a tool of: name 'Nowhere' is not defined"),
         ([{"type": "web_search"}], {}, r"tools\[0\] is a tool of the type 'web_search'"),
-        ([{"colour": "red"}], {}, r"tools\[0\] can't be made a tool of"),
+        ([{"colour": "red"}], {}, r"a tool's dict has name, description and parameters; this one has 'colour'"),
+        ([{"name": "Ann", "city": "Oslo"}], {}, "this one has 'name', 'city'"),
+        ([{"toolSpec": {}}], {}, r"tools\[0\] can't be made a tool of"),
     ],
 )
 def test_bad_tools_are_refused_when_they_are_bound(serve: Serve, tools: Any, options: Any, says: str) -> None:

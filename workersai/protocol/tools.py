@@ -24,6 +24,7 @@ or OpenAI's dict that names one."""
 _NONE: Node = {"type": "object", "properties": {}}
 # Where a dict has the parameters: OpenAI's, Anthropic's, MCP's, and OpenAI's envelope of a response format.
 _PARAMETERS = ("parameters", "input_schema", "inputSchema", "schema")
+_BESIDE_PARAMETERS = frozenset({"name", "description", "strict", "type", "cache_control"})
 _FORCED = ("required", "any")
 
 
@@ -131,6 +132,10 @@ def _tool_from_mapping(source: Mapping[str, Any], where: str) -> Tool:
     given = next((key for key in _PARAMETERS if key in function), None)
     if kind != "function" and given is None:
         raise BadRequestError(f"{where} is a tool of the type {kind!r}: the service knows functions only.")
+    unknown = set(function) - _BESIDE_PARAMETERS
+    if given is None and unknown:
+        has = ", ".join(map(repr, function))
+        raise BadRequestError(f"{where}: a tool's dict has name, description and parameters; this one has {has}.")
     return Tool(
         name=function.get("name", ""),
         description=function.get("description") or "",
