@@ -7,13 +7,14 @@ from contextlib import aclosing, closing
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput, ModelProfile
+from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from pydantic import ConfigDict
 from typing_extensions import override
 
+from langchain_workersai.counting import CountingChatModel
 from langchain_workersai.errors import langchain_errors
 from langchain_workersai.messages import ChunkWriter, message_to_langchain, messages_from_langchain
 from langchain_workersai.profile import profile_of
@@ -27,7 +28,7 @@ from workersai.protocol.values import Completion, Delta
 _SAID_TO_THIS_CLASS = frozenset({"stream", "streaming", "stream_usage"})
 
 
-class ChatWorkersAI(BaseChatModel, ConnectedModel):
+class ChatWorkersAI(CountingChatModel, ConnectedModel):
     """Chat with a model on Cloudflare Workers AI.
 
     Setup:

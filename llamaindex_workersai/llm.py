@@ -37,6 +37,7 @@ from workersai.catalog import DEFAULT_MAX_TOKENS, model_card
 from workersai.connected import ConnectedModel
 from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai, tools_of
 from workersai.protocol.values import Delta
+from workersai.tokens import count_tokens, counts_exactly, token_ids
 
 T = TypeVar("T")
 
@@ -87,6 +88,13 @@ class WorkersAI(JSONModePredictions, ConnectedModel):
             is_function_calling_model=card is not None and card.function_calling,
             model_name=self.model,
         )
+
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens of a text, for LlamaIndex's own counting: ``Settings.tokenizer = llm.tokenize``.
+
+        Without the extra ``tokens`` it is a list as long as the estimate of their number, which is on the safe side.
+        """
+        return token_ids(text) if counts_exactly() else [0] * count_tokens(text)
 
     @override
     @llm_chat_callback()

@@ -18,6 +18,7 @@ from workersai.protocol.values import (
     Usage,
 )
 from workersai.settings import Settings
+from workersai.tokens import count_tokens
 
 __all__ = [
     "CATALOG",
@@ -37,6 +38,7 @@ __all__ = [
     "Usage",
     "WorkersAIError",
     "__version__",
+    "count_tokens",
     "errors",
     "model_card",
 ]

@@ -12,6 +12,7 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, TokenCounti
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # it is their public way
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import ChatMessage, MessageRole
+from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.prompts import PromptTemplate
 from llama_index_instrumentation.base import BaseEvent
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from llamaindex_workersai import WorkersAI
 from tests.llamaindex_workersai.face import Face
 from tests.support import Serve, connection
-from workersai import errors
+from workersai import count_tokens, errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, GenerationRequest, Usage
 from workersai.local.scripted import Answer, Refusal
@@ -239,6 +240,16 @@ def test_a_pickled_model_answers(serve: Serve) -> None:
     llm = model(serve(sunny))
     llm.complete("hi")
     assert pickle.loads(pickle.dumps(llm)).complete("hi").text == "It is sunny."  # noqa: S301 - our own bytes
+
+
+def test_llamaindex_counts_with_the_models_own_tokenizer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = model(serve("never"))
+    monkeypatch.setattr(LlamaIndexSettings, "tokenizer", llm.tokenize)
+    assert LlamaIndexSettings.tokenizer("Hello, world!") == [9906, 11, 1917, 0]
+    splitter = SentenceSplitter(chunk_size=50, chunk_overlap=0)
+    parts = splitter.split_text("This is a sentence of a text. " * 40)
+    assert all(count_tokens(part) <= 50 for part in parts)
+    assert len(parts) > 4
 
 
 def test_one_model_serves_several_event_loops(serve: Serve) -> None:

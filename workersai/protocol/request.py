@@ -110,6 +110,15 @@ def _input_body(model_input: Input) -> dict[str, Any]:
     return {"messages": [_message_to_wire(message) for message in checked_history(messages)]}
 
 
+def messages_to_wire(messages: Sequence[Message | Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as a request has them, also where they are only a part of a conversation.
+
+    Raises:
+        BadRequestError: one is not of a form that the service takes.
+    """
+    return [_message_to_wire(_message(item, f"messages[{index}]")) for index, item in enumerate(messages)]
+
+
 def _message(item: Message | Mapping[str, Any], where: str) -> Message:
     if isinstance(item, Mapping):
         unknown = set(item) - {"role", "content", "tool_call_id", "name"}

@@ -1,0 +1,70 @@
+"""Bounds of a text's length in Llama 3 tokens, for where the tokenizer is not installed.
+
+The tokenizer first cuts a text into words, groups of digits, punctuation and blanks; each piece is at least one token.
+How many more it can be is told from its characters. ``benchmarks/tokens.py`` measures both bounds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from itertools import pairwise
+
+# The tokenizer's own cut, as far as Python's expressions can say it.
+_PIECES = re.compile(
+    r"'(?:s|t|re|ve|m|ll|d)|[^\r\n\w]?[^\W\d_]+|_[^\W\d_]+|\d{1,3}| ?(?:[^\s\w]|_)+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    re.IGNORECASE,
+)
+_NEW_WORD = re.compile(r"[a-z][A-Z]")
+
+# Tokens of a character by its length in UTF-8: Latin with accents, Greek and Cyrillic; most of Asia; emoji.
+_BY_BYTES = {1: 0.4, 2: 0.75, 3: 1.35, 4: 3.2}
+_PUNCTUATION = 0.72  # tokens of a character in a run of it
+_WORD, _LONG_WORD = 12, 60  # letters: what is longer than a word is a compound; what is longer than that is none
+_BLANKS = 60  # of one kind that are a token together
+
+
+def fewest_tokens(text: str) -> int:
+    """A number of tokens that the text is not under."""
+    return sum(1 for _ in _PIECES.finditer(text))
+
+
+def most_tokens(text: str) -> int:
+    """A number of tokens that the text is not over, on all kinds of text that were measured."""
+    return sum(_most(piece[0], _ends_in_digit(text, piece.start())) for piece in _PIECES.finditer(text))
+
+
+def _ends_in_digit(text: str, end: int) -> bool:
+    return end > 0 and text[end - 1].isdigit()
+
+
+def _most(piece: str, after_digit: bool) -> int:  # noqa: FBT001 - one caller
+    told = piece.strip(" ")
+    if not told or told.isspace():
+        changes = sum(1 for one, other in pairwise(piece) if one != other)
+        return 1 + changes + len(piece) // _BLANKS
+    if not told.isascii():
+        return math.ceil(sum(_BY_BYTES[len(character.encode(errors="replace"))] for character in told))
+    if told[-1].isdigit():
+        return 1  # up to three digits are a token
+    if not told[-1].isalpha():
+        return math.ceil(_PUNCTUATION * len(told))
+    letters = told if told[0].isalpha() else told[1:]
+    most = _most_of_letters(letters, after_digit=after_digit and letters == piece)
+    return most + len(told) - len(letters)
+
+
+def _most_of_letters(letters: str, *, after_digit: bool) -> int:
+    """Of letters that follow a digit, as in a hash, hardly two make a token; nor of capitals, or of a random run."""
+    length = len(letters)
+    if after_digit:
+        return max(min(length, 3), math.ceil(0.75 * length))
+    if letters.isupper():
+        return math.ceil(length / 1.7)
+    if length > _LONG_WORD:
+        most = 0.6 * length
+    elif length > _WORD:
+        most = length / 2.5
+    else:
+        most = length / 5
+    return max(1, math.ceil(most + 2 * len(_NEW_WORD.findall(letters))))
