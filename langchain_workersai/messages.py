@@ -201,5 +201,7 @@ def _metadata(completion: Completion) -> dict[str, Any]:
         "finish_reason": completion.finish_reason,
         "request_id": completion.request_id,
         "dropped_tool_calls": [asdict(call) for call in completion.dropped_tool_calls] or None,
+        "trimmed": completion.trimmed and asdict(completion.trimmed),
+        "cost_usd": completion.usage and completion.usage.cost_usd,
     }
     return {key: value for key, value in metadata.items() if value is not None}

@@ -44,7 +44,7 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         Raises:
             OutputParserException: it holds none, or not a valid one; ``llm_output`` is the text.
         """
-        return self._validated(text, "")
+        return self._validated(text)
 
     @override
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
@@ -56,7 +56,7 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         generation = result[0]
         message = generation.message if isinstance(generation, ChatGeneration) else AIMessage(generation.text)
         try:
-            return self._validated(self._text(message), _why_unfinished(message))
+            return self._validated(self._text(message), cut=_was_cut(message))
         except OutputParserException:
             if partial:
                 return None
@@ -70,13 +70,15 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
                 return json.dumps(call["args"], ensure_ascii=False)
         for broken in message.invalid_tool_calls:
             return broken["args"] or ""
+        text = str(message.text)
+        if _was_cut(message):
+            raise OutputParserException(_cut_off(self.tool_name, text), llm_output=text)
         raise OutputParserException(
-            f"The model did not call {self.tool_name}, which was to hold its answer, but wrote: {message.text!r}"
-            + _why_unfinished(message),
-            llm_output=str(message.text),
+            f"The model did not call {self.tool_name}, which was to hold its answer, but wrote: {text!r}",
+            llm_output=text,
         )
 
-    def _validated(self, text: str, why: str) -> Any:
+    def _validated(self, text: str, *, cut: bool = False) -> Any:
         name = self.of.__name__ if self.of is not None else "object"
         try:
             value = from_json(text)
@@ -88,11 +90,13 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
                 return self.of.parse_obj(value)
             return self.of.model_validate_json(text)
         except (pydantic.ValidationError, pydantic.v1.ValidationError) as error:
-            raise OutputParserException(f"The answer is no valid {name}{why}: {error}", llm_output=text) from error
+            why = _cut_off(name, text) if cut else f"The answer is no valid {name}: {error}"
+            raise OutputParserException(why, llm_output=text) from error
         except ValueError as error:
             if isinstance(error, OutputParserException):
                 raise
-            raise OutputParserException(f"The answer is not JSON{why} ({error}): {text}", llm_output=text) from error
+            why = _cut_off(name, text) if cut else f"The answer is not JSON ({error}): {text}"
+            raise OutputParserException(why, llm_output=text) from error
 
     @override
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:
@@ -168,6 +172,9 @@ def _generation(message: Any) -> ChatGeneration:
     return ChatGeneration(message=message)
 
 
-def _why_unfinished(message: BaseMessage) -> str:
-    cut = message.response_metadata.get("finish_reason") == "length"
-    return " (it was cut off: give a larger max_tokens)" if cut else ""
+def _was_cut(message: BaseMessage) -> bool:
+    return bool(message.response_metadata.get("finish_reason") == "length")
+
+
+def _cut_off(name: str, text: str) -> str:
+    return f"The answer was cut off at max_tokens, before the {name} was whole: give a larger one. It began: {text}"

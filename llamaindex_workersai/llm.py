@@ -31,15 +31,17 @@ from llamaindex_workersai.messages import (
     messages_from_llamaindex,
     tool_selections,
 )
-from llamaindex_workersai.structured import JSONModePredictions
+from llamaindex_workersai.structured import JSONModePredictions, was_cut
 from llamaindex_workersai.tools import tools_from_llamaindex
-from workersai.catalog import DEFAULT_MAX_TOKENS, model_card
+from workersai.catalog import DEFAULT_MAX_TOKENS, SERVICE_MAX_TOKENS, model_card
 from workersai.connected import ConnectedModel
 from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai, tools_of
 from workersai.protocol.values import Delta
 from workersai.tokens import count_tokens, counts_exactly, token_ids
 
 T = TypeVar("T")
+
+_TEMPLATE = 64  # more than the template's own tokens of a prompt in two or three messages
 
 
 class WorkersAI(JSONModePredictions, ConnectedModel):
@@ -59,8 +61,9 @@ class WorkersAI(JSONModePredictions, ConnectedModel):
                 print(piece.delta, end="")
 
     Every setting of a call (:class:`workersai.CallOptions`) is a field here, and a keyword of each method, ``model``
-    too. A response's ``raw`` has the model, the finish reason, the request id, the usage, and the tool calls that were
-    dropped; ``additional_kwargs`` has the usage as LlamaIndex's counters read it.
+    too. A response's ``raw`` has the model, the finish reason, the request id, the usage, the cost, the tool calls that
+    were dropped, and what was left out to fit the window; ``additional_kwargs`` has the usage as LlamaIndex's counters
+    read it.
 
     Raises:
         pydantic.ValidationError: a field is out of its range, or there is no such field.
@@ -79,13 +82,24 @@ class WorkersAI(JSONModePredictions, ConnectedModel):
     @property
     @override
     def metadata(self) -> LLMMetadata:
-        """Window and abilities from the catalog; LlamaIndex's own defaults for a model that it doesn't list."""
+        """Window and abilities from the catalog; LlamaIndex's own defaults for a model that it doesn't list.
+
+        With ``max_tokens``, the window is told without the tokens of the chat template: LlamaIndex fills it to the last
+        one, and knows nothing of them. (Without, the room for the answer gives way.)
+        """
         card = model_card(self.model)
+        if card is None:
+            return LLMMetadata(
+                context_window=DEFAULT_CONTEXT_WINDOW,
+                num_output=self.max_tokens or SERVICE_MAX_TOKENS,
+                is_chat_model=True,
+                model_name=self.model,
+            )
         return LLMMetadata(
-            context_window=DEFAULT_CONTEXT_WINDOW if card is None else card.context_window,
-            num_output=self.max_tokens or DEFAULT_MAX_TOKENS,
+            context_window=card.context_window - (_TEMPLATE if self.max_tokens else 0),
+            num_output=self.max_tokens or self.default_max_tokens or DEFAULT_MAX_TOKENS,
             is_chat_model=True,
-            is_function_calling_model=card is not None and card.function_calling,
+            is_function_calling_model=card.function_calling,
             model_name=self.model,
         )
 
@@ -161,7 +175,8 @@ class WorkersAI(JSONModePredictions, ConnectedModel):
         """
         selections = tool_selections(response.message)
         if not selections and error_on_no_tool_call:
-            raise ValueError(f"The model called no tool, but answered: {response.message.content!r}")
+            cut = " It was cut off at max_tokens: give a larger one." if was_cut(response) else ""
+            raise ValueError(f"The model called no tool, but answered: {response.message.content!r}.{cut}")
         return selections
 
     @override

@@ -205,14 +205,15 @@ def _usage(completion: Completion) -> dict[str, Any]:
 
 
 def _raw(completion: Completion) -> dict[str, Any]:
+    told = {
+        "cost_usd": completion.usage and completion.usage.cost_usd,
+        "dropped_tool_calls": list(map(asdict, completion.dropped_tool_calls)),
+        "trimmed": completion.trimmed and asdict(completion.trimmed),
+    }
     return {
         "model": completion.model,
         "finish_reason": completion.finish_reason,
         "request_id": completion.request_id,
         "usage": _usage(completion),
-        **(
-            {"dropped_tool_calls": list(map(asdict, completion.dropped_tool_calls))}
-            if completion.dropped_tool_calls
-            else {}
-        ),
+        **{key: value for key, value in told.items() if value},
     }

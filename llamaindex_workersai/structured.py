@@ -149,7 +149,14 @@ def object_from_response(output_cls: type[Model], response: ChatResponse) -> Mod
     try:
         return output_cls.model_validate_json(text)
     except ValidationError as error:
-        was_cut = isinstance(response.raw, dict) and response.raw.get("finish_reason") == "length"
-        why = " (it was cut off: give a larger max_tokens)" if was_cut else ""
-        message = f"The answer is no valid {output_cls.__name__}{why}: {error}\n{text}"
-        raise StructuredOutputError(message, text) from error
+        name = output_cls.__name__
+        if was_cut(response):
+            message = f"The answer was cut off at max_tokens, before the {name} was whole: give a larger one.\n"
+        else:
+            message = f"The answer is no valid {name}: {error}\n"
+        raise StructuredOutputError(message + text, text) from error
+
+
+def was_cut(response: ChatResponse) -> bool:
+    """Whether the answer ended because it had reached ``max_tokens``."""
+    return isinstance(response.raw, dict) and response.raw.get("finish_reason") == "length"

@@ -10,10 +10,13 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from workersai import AsyncClient, Client, Completion, Delta
+from workersai import AsyncClient, CallOptions, Client, Completion, Delta, Settings
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest, RawReply
 from workersai.local.scripted import Script
+from workersai.protocol.json_mode import JSONMode
+from workersai.protocol.request import Input, Request, input_body, run_request
+from workersai.protocol.tools import Offer
 
 Serve = Callable[[Script], LocalServer]
 
@@ -21,6 +24,22 @@ Serve = Callable[[Script], LocalServer]
 def connection(server: LocalServer) -> dict[str, Any]:
     """The arguments that point a client or a model at the server."""
     return {"base_url": server.base_url, "account_id": server.account_id, "api_token": server.api_token}
+
+
+def request_of(
+    settings: Settings,
+    model_input: Input,
+    options: CallOptions,
+    *,
+    offer: Offer | None = None,
+    json_mode: JSONMode | None = None,
+    stream: bool = False,
+) -> Request:
+    """The request of a call that is not held to a window."""
+    body = input_body(model_input, options, offer or Offer())
+    return run_request(
+        settings, body, options, max_tokens=options.max_tokens, offer=offer, json_mode=json_mode, stream=stream
+    )
 
 
 class Node(BaseModel):

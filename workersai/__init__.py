@@ -5,6 +5,7 @@ from workersai._version import __version__
 from workersai.async_client import AsyncClient
 from workersai.catalog import CATALOG, DEFAULT_MODEL, ModelCard, model_card
 from workersai.client import Client
+from workersai.costs import CostTracker
 from workersai.errors import WorkersAIError
 from workersai.options import CallOptions
 from workersai.protocol.values import (
@@ -15,6 +16,7 @@ from workersai.protocol.values import (
     Tool,
     ToolCall,
     ToolCallDelta,
+    Trimmed,
     Usage,
 )
 from workersai.settings import Settings
@@ -27,6 +29,7 @@ __all__ = [
     "CallOptions",
     "Client",
     "Completion",
+    "CostTracker",
     "Delta",
     "InvalidToolCall",
     "Message",
@@ -35,6 +38,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "Trimmed",
     "Usage",
     "WorkersAIError",
     "__version__",

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import httpx
 from typing_extensions import Self, Unpack
@@ -40,8 +40,8 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     async def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
         """The whole answer; see :meth:`workersai.Client.run`."""
         call = self._prepare(model_input, options)
-        async with _Exchange(await self._pool()) as exchange:
-            end = await exchange.advance(flows.run(call))
+        async with _Exchange(await self._pool(), flows.run(call)) as exchange:
+            end = await exchange.advance()
         assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
         return end.value
 
@@ -55,8 +55,8 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         return self._stream(flows.stream(call))
 
     async def _stream(self, flow: Flow[None]) -> AsyncGenerator[Delta, None]:
-        async with _Exchange(await self._pool()) as exchange:
-            while isinstance(step := await exchange.advance(flow), Emit):
+        async with _Exchange(await self._pool(), flow) as exchange:
+            while isinstance(step := await exchange.advance(), Emit):
                 for delta in step.deltas:
                     yield delta
 
@@ -116,11 +116,12 @@ async def _keep_open(http: httpx.AsyncClient) -> AsyncGenerator[None, None]:
         await http.aclose()
 
 
-class _Exchange:
+class _Exchange(Generic[T]):
     """The connection side of one call; the twin of the one in ``client.py``, with the same few lines awaited."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx.AsyncClient, flow: Flow[T]) -> None:
         self._http = http
+        self._flow = flow
         self._response: httpx.Response | None = None
         self._pieces: AsyncIterator[bytes]
 
@@ -130,19 +131,20 @@ class _Exchange:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._flow.close()
         await self._release()
 
-    async def advance(self, flow: Flow[T]) -> Emit | Finished[T]:
+    async def advance(self) -> Emit | Finished[T]:
         """Does the flow's steps until it has something to hand over, or ends."""
         try:
-            step = flow.send(None)
+            step = self._flow.send(None)
             while not isinstance(step, Emit):
                 try:
                     outcome = await self._do(step)
                 except httpx.HTTPError as error:
-                    step = flow.throw(error_from_httpx(error))
+                    step = self._flow.throw(error_from_httpx(error))
                 else:
-                    step = flow.send(outcome)
+                    step = self._flow.send(outcome)
         except StopIteration as end:
             return Finished(end.value)
         return step

@@ -9,14 +9,16 @@ from typing import Any, Generic, TypeVar
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from workersai.catalog import DEFAULT_MAX_TOKENS
+from workersai.catalog import SERVICE_MAX_TOKENS
+from workersai.costs import CostTracker, Meter, trackers_here
 from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import Options, call_options
 from workersai.protocol.json_mode import JSONMode, ResponseFormat, json_mode_of
 from workersai.protocol.reply import Asked
-from workersai.protocol.request import Input, Request, run_request
+from workersai.protocol.request import Input, Request, input_body, run_request
 from workersai.protocol.tools import Offer, ToolChoice, ToolLike, offer_of
 from workersai.settings import DEFAULT_MAX_RETRIES, Settings
+from workersai.window import fitted
 
 HTTPClientT = TypeVar("HTTPClientT")
 
@@ -37,14 +39,21 @@ _BESIDE_OPTIONS = [name for name in RunOptions.__annotations__ if name not in Op
 class Call:
     """One call: its request, what the reader of the reply must know, and how often to try.
 
-    ``in_json`` is the call that follows where this one was answered in text, and JSON was asked for: the service is
-    not known to take tools and JSON Mode in one request.
+    ``most_tokens`` are bounds of the prompt's and of the answer's tokens. ``in_json`` is the call that follows where
+    this one was answered in text, and JSON was asked for: the service is not known to take tools and JSON Mode in one
+    request.
     """
 
     request: Request
     asked: Asked
     max_retries: int
     in_json: Call | None = None
+    trackers: tuple[CostTracker, ...] = ()
+    most_tokens: tuple[int, int] = (0, 0)
+
+    def meter(self) -> Meter:
+        """What reports one request of this call to the trackers that it was made inside of."""
+        return Meter(self.trackers, self.asked.model, self.most_tokens)
 
 
 class BaseClient(Generic[HTTPClientT]):
@@ -96,20 +105,40 @@ class BaseClient(Generic[HTTPClientT]):
             raise BadRequestError(f"parallel_tool_calls must be a bool, not {type(parallel).__name__}.")
         options = call_options(rest, beside=_BESIDE_OPTIONS)
 
+        trackers = trackers_here()
+        in_budget = any(tracker.budget is not None for tracker in trackers)
+        fit = fitted(input_body(model_input, options, offer), offer.tools, options, counted=in_budget)
+        max_tokens = fit.max_tokens or SERVICE_MAX_TOKENS
+
         def call(offer: Offer, json_mode: JSONMode | None, in_json: Call | None = None) -> Call:
             # JSON Mode does not stream on the service (wire page, "Requests").
             streams = stream and json_mode is None and in_json is None
-            request = run_request(self.settings, model_input, options, offer=offer, json_mode=json_mode, stream=streams)
+            request = run_request(
+                self.settings,
+                fit.body,
+                options,
+                max_tokens=fit.max_tokens,
+                offer=offer,
+                json_mode=json_mode,
+                stream=streams,
+            )
             asked = Asked(
                 model=options.model,
-                max_tokens=options.max_tokens or DEFAULT_MAX_TOKENS,
+                max_tokens=max_tokens,
                 stop=tuple(options.stop or ()),
                 offer=offer,
                 parallel_tool_calls=parallel is not False,
                 json_mode=json_mode,
+                trimmed=fit.trimmed,
             )
-            retries = options.max_retries
-            return Call(request, asked, DEFAULT_MAX_RETRIES if retries is None else retries, in_json)
+            return Call(
+                request,
+                asked,
+                DEFAULT_MAX_RETRIES if options.max_retries is None else options.max_retries,
+                in_json,
+                trackers,
+                (fit.most_tokens, max_tokens),
+            )
 
         if json_mode is None:
             return call(offer, None)

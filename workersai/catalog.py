@@ -7,8 +7,10 @@ what is not known of it is simply not claimed.
 from dataclasses import dataclass
 
 DEFAULT_MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"
-DEFAULT_MAX_TOKENS = 256
+SERVICE_MAX_TOKENS = 256
 """What the service takes for ``max_tokens`` where a request names none (the schema's default)."""
+DEFAULT_MAX_TOKENS = 4_096
+"""The most that this package asks for where the caller names none, in place of that."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class ModelCard:
     json_mode: bool = False
     async_batch: bool = False
     lora: bool = False
+
+    def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """The price of so many tokens, in US dollars; a cached token is priced as any other of the prompt."""
+        return (prompt_tokens * self.input_price + completion_tokens * self.output_price) / 1_000_000
 
 
 _CARDS = (

@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Generator, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import httpx
 from typing_extensions import Self, Unpack
@@ -75,8 +75,8 @@ class Client(BaseClient[httpx.Client]):
             WorkersAIError: the call failed; see :mod:`workersai.errors` for the kinds.
         """
         call = self._prepare(model_input, options)
-        with _Exchange(self._pool()) as exchange:
-            end = exchange.advance(flows.run(call))
+        with _Exchange(self._pool(), flows.run(call)) as exchange:
+            end = exchange.advance()
         assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
         return end.value
 
@@ -92,8 +92,8 @@ class Client(BaseClient[httpx.Client]):
         return self._stream(flows.stream(call))
 
     def _stream(self, flow: Flow[None]) -> Generator[Delta, None, None]:
-        with _Exchange(self._pool()) as exchange:
-            while isinstance(step := exchange.advance(flow), Emit):
+        with _Exchange(self._pool(), flow) as exchange:
+            while isinstance(step := exchange.advance(), Emit):
                 yield from step.deltas
 
     def close(self) -> None:
@@ -132,11 +132,12 @@ if hasattr(os, "register_at_fork"):  # held for the fork, so that no child finds
     )
 
 
-class _Exchange:
+class _Exchange(Generic[T]):
     """The connection side of one call: does what the flow asks, and lets go of the response at the end."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx.Client, flow: Flow[T]) -> None:
         self._http = http
+        self._flow = flow
         self._response: httpx.Response | None = None
         self._pieces: Iterator[bytes]
 
@@ -146,19 +147,20 @@ class _Exchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._flow.close()
         self._release()
 
-    def advance(self, flow: Flow[T]) -> Emit | Finished[T]:
+    def advance(self) -> Emit | Finished[T]:
         """Does the flow's steps until it has something to hand over, or ends."""
         try:
-            step = flow.send(None)
+            step = self._flow.send(None)
             while not isinstance(step, Emit):
                 try:
                     outcome = self._do(step)
                 except httpx.HTTPError as error:
-                    step = flow.throw(error_from_httpx(error))
+                    step = self._flow.throw(error_from_httpx(error))
                 else:
-                    step = flow.send(outcome)
+                    step = self._flow.send(outcome)
         except StopIteration as end:
             return Finished(end.value)
         return step

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from typing_extensions import override
+
 if TYPE_CHECKING:
     from workersai.protocol.values import Completion
 
@@ -120,7 +122,34 @@ class RequestTooLargeError(WorkersAIError):
 
 
 class ContextWindowExceededError(WorkersAIError):
-    """Prompt and answer together don't fit the model's context window."""
+    """Prompt and answer together don't fit the model's context window.
+
+    Where it was found out before sending, ``prompt_tokens``, ``max_tokens`` (the room for the answer) and
+    ``context_window`` say by how much; where the service refused, they are None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        prompt_tokens: int | None = None,
+        max_tokens: int | None = None,
+        context_window: int | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.prompt_tokens = prompt_tokens
+        self.max_tokens = max_tokens
+        self.context_window = context_window
+
+    @override
+    def facts(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("prompt_tokens", "max_tokens", "context_window")}
+        return {**super().facts(), **own}
+
+
+class BudgetExceededError(WorkersAIError):
+    """The call could have passed the budget of a :class:`~workersai.CostTracker`. Nothing was sent."""
 
 
 class JSONModeError(WorkersAIError):

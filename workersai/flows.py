@@ -92,11 +92,15 @@ def run(call: Call) -> Flow[Completion]:
 
 def _run_once(call: Call) -> Flow[Completion]:
     def attempt() -> Flow[Completion]:
-        head: ReplyHead = yield Send(call.request)
-        body: bytes = yield _RECEIVE_ALL
-        if not head.ok:
-            raise error_from_body(body, head)
-        return completion_from_body(body, head, call.asked)
+        with call.meter() as meter:
+            head: ReplyHead = yield Send(call.request)
+            meter.answered = head.ok
+            body: bytes = yield _RECEIVE_ALL
+            if not head.ok:
+                raise error_from_body(body, head)
+            completion = completion_from_body(body, head, call.asked)
+            meter.usage = completion.usage
+        return completion
 
     return (yield from _retried(attempt, call.max_retries, lambda: True))
 
@@ -110,6 +114,7 @@ def _paid_for(before: Usage | None, completion: Completion) -> Completion:
         prompt_tokens=before.prompt_tokens + own.prompt_tokens,
         completion_tokens=before.completion_tokens + own.completion_tokens,
         cached_tokens=before.cached_tokens + own.cached_tokens,
+        model=own.model,
     )
     return replace(completion, usage=both)
 
@@ -126,18 +131,23 @@ def stream(call: Call) -> Flow[None]:
 
     def attempt() -> Flow[None]:
         nonlocal nothing_emitted
-        reader = yield from _open_stream(call)
-        while not (reader.ended or reader.done):
-            data = yield from _receive_into(reader)
-            if not data:
-                break
-            deltas = reader.feed(data)
-            if reader.ended:
-                yield HangUp()  # before the caller is given what came: it may take its time over it
-            if deltas:
-                nothing_emitted = False
-                yield Emit(deltas)
-        yield Emit(reader.close())
+        with call.meter() as meter:
+            reader = yield from _open_stream(call)
+            meter.answered = True
+            while not (reader.ended or reader.done):
+                data = yield from _receive_into(reader)
+                if not data:
+                    break
+                deltas = reader.feed(data)
+                meter.usage = reader.usage
+                if reader.ended:
+                    yield HangUp()  # before the caller is given what came: it may take its time over it
+                if deltas:
+                    nothing_emitted = False
+                    yield Emit(deltas)
+            last = reader.close()
+            meter.usage = reader.usage
+        yield Emit(last)
         if reader.done:
             yield from _drain()
 

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -100,7 +100,21 @@ class CallOptions(BaseModel):
     """Penalty for a token that came already, -2 to 2."""
 
     max_tokens: Annotated[int | None, AfterValidator(_checked_at_least_one)] = None
-    """Most tokens of the answer; the service takes 256 where none is given."""
+    """Most tokens of the answer; by default what the prompt leaves of the window, up to ``default_max_tokens``.
+
+    Of a model that the catalog doesn't list the window is not known: it takes what the service takes, 256.
+    """
+
+    default_max_tokens: Annotated[int | None, AfterValidator(_checked_at_least_one)] = None
+    """Most tokens of the answer where ``max_tokens`` is None; 4,096 by default."""
+
+    on_overflow: Literal["error", "trim", "send"] | None = None
+    """What becomes of a prompt that, with room for the answer, is over the window (of a model in the catalog).
+
+    ``"error"``, the default: :class:`~workersai.errors.ContextWindowExceededError`, and nothing is sent. ``"trim"``:
+    the oldest turns are left out, until the rest fits; the system messages and the last user message with all that
+    follows it stay. Without ``max_tokens``, room is made for ``default_max_tokens``. ``"send"``: the service decides.
+    """
 
     stop: Annotated[str | Sequence[str] | None, AfterValidator(_checked_stop)] = None
     """Strings that end the answer; applied here, not by the service. The text ends before the first of them."""
@@ -142,6 +156,8 @@ class Options(TypedDict, total=False):
     frequency_penalty: float | None
     presence_penalty: float | None
     max_tokens: int | None
+    default_max_tokens: int | None
+    on_overflow: Literal["error", "trim", "send"] | None
     stop: str | Sequence[str] | None
     lora: str | None
     raw: bool | None

@@ -8,20 +8,41 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Sequence
-from functools import cache, lru_cache
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from workersai.protocol.estimate import most_tokens
+from workersai.protocol.estimate import fewest_tokens, most_tokens
 from workersai.protocol.request import Input, messages_to_wire
-from workersai.protocol.template import prompt_parts
+from workersai.protocol.template import frame_tokens, tool_text, turn_text, turn_tokens
 from workersai.protocol.tools import ToolLike, offer_of
 
 logger = logging.getLogger("workersai")
 
 _HINT = "Token counts are estimated, on the safe side. For exact ones: pip install 'workersai[tokens]'."
-# tiktoken is slow on a run of letters or blanks beyond this; Meta's tokenizer splits such runs.
-_LONGEST_AT_ONCE = 20_000
+# Meta's tokenizer splits texts and runs of letters or blanks that are longer than this before it encodes them.
+_LONGEST_TEXT, _LONGEST_RUN = 400_000, 25_000
+_MARKUP = re.compile(r"<\|[a-z0-9_]+\|>")  # the model's own tokens, as a raw prompt holds them
+_MOST_REMEMBERED = 50_000
+_counted: dict[tuple[int, int], Tokens] = {}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How many tokens something is, at the fewest and at the most: the same number where they are counted."""
+
+    fewest: int
+    most: int
+
+    def __add__(self, other: Tokens) -> Tokens:
+        """Both together."""
+        return Tokens(self.fewest + other.fewest, self.most + other.most)
+
+    def __sub__(self, other: Tokens) -> Tokens:
+        """One without the other."""
+        return Tokens(self.fewest - other.fewest, self.most - other.most)
 
 
 def count_tokens(text_or_messages: Input, *, tools: Sequence[ToolLike] | None = None) -> int:
@@ -42,11 +63,53 @@ def count_tokens(text_or_messages: Input, *, tools: Sequence[ToolLike] | None = 
         BadRequestError: a message or a tool is not one that the service takes.
     """
     if isinstance(text_or_messages, str):
-        return _count(text_or_messages)
+        return text_tokens(text_or_messages).most
     if not text_or_messages:
         return 0
-    own, texts = prompt_parts(messages_to_wire(text_or_messages), offer_of(tools, None).tools)
-    return own + sum(map(_count, texts))
+    return prompt_tokens(messages_to_wire(text_or_messages), offer_of(tools, None).tools).most
+
+
+def prompt_tokens(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> Tokens:
+    """The tokens of the prompt that messages and tools become, both as a request has them."""
+    own = frame_tokens(messages, tools=bool(tools))
+    return sum([*map(message_tokens, messages), *map(tool_tokens, tools)], Tokens(own, own))
+
+
+def message_tokens(message: Mapping[str, Any]) -> Tokens:
+    """The tokens of one turn of a conversation, as a request has it, with the template's around it."""
+    own = turn_tokens(message)
+    return text_tokens(turn_text(message)) + Tokens(own, own)
+
+
+def tool_tokens(tool: Mapping[str, Any]) -> Tokens:
+    """The tokens of the definition of one tool, as a request has it."""
+    return text_tokens(tool_text(tool))
+
+
+def raw_tokens(prompt: str) -> Tokens:
+    """The tokens of a prompt in the model's own markup; one more is allowed for, which the service may put first."""
+    own = 1 + len(_MARKUP.findall(prompt))
+    return sum(map(text_tokens, _MARKUP.split(prompt)), Tokens(own, own))
+
+
+def text_tokens(text: str) -> Tokens:
+    """The tokens of a text, remembered, so that a long conversation isn't counted from its beginning at each turn."""
+    # By its hash: the texts themselves would be kept from being freed.
+    key = hash(text), len(text)
+    known = _counted.get(key)
+    if known is None:
+        if len(_counted) >= _MOST_REMEMBERED:
+            _counted.clear()
+        known = _counted[key] = _count(text)
+    return known
+
+
+def _count(text: str) -> Tokens:
+    if counts_exactly():
+        count = len(token_ids(text))
+        return Tokens(count, count)
+    _hint()
+    return Tokens(fewest_tokens(text), most_tokens(text))
 
 
 def token_ids(text: str) -> list[int]:
@@ -58,26 +121,25 @@ def token_ids(text: str) -> list[int]:
     if not counts_exactly():
         raise ImportError("The model's own tokens need its tokenizer: pip install 'workersai[tokens]'.")
     encoding = _tokenizer()
-    if len(text) <= _LONGEST_AT_ONCE:
+    if len(text) <= _LONGEST_TEXT and not _has_long_run(text):
         ids: list[int] = encoding.model.encode_ordinary(text)
     else:
         ids = encoding.encode(text, bos=False, eos=False, disallowed_special=())
     return ids
 
 
+def _has_long_run(text: str) -> bool:
+    # Meta's own search for them, character by character, takes several times as long as the encoding.
+    if len(text) <= _LONGEST_RUN:
+        return False
+    letters = max(map(len, text.split()), default=0)
+    return max(letters, *map(len, re.findall(r"\s{1000,}", text)), 0) > _LONGEST_RUN
+
+
 @cache
 def counts_exactly() -> bool:
     """Whether counts are exact: the extra ``tokens`` is installed."""
     return importlib.util.find_spec("llama_models") is not None and importlib.util.find_spec("tiktoken") is not None
-
-
-@lru_cache(maxsize=4_096)
-def _count(text: str) -> int:
-    # Cached, so that a long conversation isn't counted from its beginning at each turn.
-    if counts_exactly():
-        return len(token_ids(text))
-    _hint()
-    return most_tokens(text)
 
 
 @cache

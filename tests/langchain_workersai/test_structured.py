@@ -167,7 +167,10 @@ def test_a_null_that_the_model_could_not_send_is_put_back(face: Face, serve: Ser
 
 
 def cut(request: Any) -> RawReply:
-    result = {"response": '{"name": "An', "usage": {"prompt_tokens": 1, "completion_tokens": 256, "total_tokens": 257}}
+    result = {
+        "response": '{"name": "An',
+        "usage": {"prompt_tokens": 1, "completion_tokens": 4096, "total_tokens": 4097},
+    }
     return RawReply(
         json.dumps({"result": result, "success": True, "errors": []}).encode(), content_type="application/json"
     )
@@ -183,7 +186,7 @@ def cut(request: Any) -> RawReply:
             '{"name": "5", "age": 1}',
         ),
         (Answer(object=[1]), "json_mode", "no valid Person", "[1]"),
-        (cut, "json_schema", r"not JSON \(it was cut off: give a larger max_tokens\)", '{"name": "An'),
+        (cut, "json_schema", "cut off at max_tokens, before the Person was whole: give a larger one", '{"name": "An'),
         (
             Answer(tool_calls=(CalledTool("Person", {"name": "5", "age": 1}),)),
             "function_calling",

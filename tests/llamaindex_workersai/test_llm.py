@@ -27,6 +27,7 @@ from workersai.local.scripted import Answer, Refusal
 
 MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"
 PIECES = ["It ", "is ", "sunny."]
+ROOM = {"max_tokens": 4096}
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14, "cached_tokens": 0}
 HI = [ChatMessage("hi")]
 
@@ -72,9 +73,9 @@ def test_chat_sends_messages_and_complete_sends_the_prompt_form(face: Face, serv
     face.whole(llm, "complete", "hi")
     face.pieces(llm, "complete", "hi")
     assert [record.body for record in server.requests] == [
-        {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]},
-        {"prompt": "hi"},
-        {"prompt": "hi", "stream": True},
+        {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}], **ROOM},
+        {"prompt": "hi", **ROOM},
+        {"prompt": "hi", "stream": True, **ROOM},
     ]
 
 
@@ -85,7 +86,7 @@ def test_every_setting_is_a_field_and_a_keyword_of_one_call(face: Face, serve: S
     face.pieces(llm, "chat", HI, max_tokens=None, session_affinity="s")
     first, second = server.requests
     assert first.body == {"prompt": "hi", "temperature": 0.9, "max_tokens": 9, "seed": 3}
-    assert second.body == {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.1, "stream": True}
+    assert second.body == {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.1, "stream": True, **ROOM}
     assert second.headers["x-session-affinity"] == "s"
 
 
@@ -98,9 +99,12 @@ def test_stop_strings_end_the_text(face: Face, serve: Serve, method: str, given:
 
 def test_metadata_comes_from_the_catalog_and_the_fields() -> None:
     metadata = WorkersAI(account_id="a", api_token="t").metadata
-    assert (metadata.context_window, metadata.num_output, metadata.model_name) == (24_000, 256, MODEL)
+    assert (metadata.context_window, metadata.num_output, metadata.model_name) == (24_000, 4_096, MODEL)
     assert metadata.is_chat_model
-    assert WorkersAI(account_id="a", api_token="t", max_tokens=1000).metadata.num_output == 1000
+    assert WorkersAI(account_id="a", api_token="t", default_max_tokens=500).metadata.num_output == 500
+    metadata = WorkersAI(account_id="a", api_token="t", max_tokens=1000).metadata
+    assert metadata.num_output == 1000
+    assert 23_900 < metadata.context_window < 24_000, "room for the chat template"
     assert WorkersAI(account_id="a", api_token="t", model="@cf/other/model").metadata.context_window > 0
 
 

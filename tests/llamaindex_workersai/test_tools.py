@@ -259,9 +259,12 @@ def test_an_answer_that_is_not_valid_raises_with_its_text(face: Face, serve: Ser
 
 
 def test_an_answer_that_was_cut_off_says_so(face: Face, serve: Serve) -> None:
-    result = {"response": '{"name": "An', "usage": {"prompt_tokens": 1, "completion_tokens": 256, "total_tokens": 257}}
+    result = {
+        "response": '{"name": "An',
+        "usage": {"prompt_tokens": 1, "completion_tokens": 4096, "total_tokens": 4097},
+    }
     reply = RawReply(json.dumps({"result": result, "success": True}).encode(), content_type="application/json")
-    with pytest.raises(StructuredOutputError, match=r"no valid Person \(it was cut off: give a larger max_tokens\)"):
+    with pytest.raises(StructuredOutputError, match="cut off at max_tokens, before the Person was whole: give"):
         face.whole(model(serve(lambda _: reply)), "structured_predict", Person, prompt=PROMPT, who="Ann")
 
 

@@ -36,9 +36,9 @@ def test_a_run_gives_the_whole_answer(driver: Driver, serve: Serve) -> None:
     assert completion.request_id
     assert completion.request_id.endswith("-LOC")
     (record,) = server.requests
-    assert record.body == {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.5}
+    assert record.body == {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.5, "max_tokens": 4096}
     assert driver.run(connection(server), "a prompt").text == "Hello world"
-    assert server.requests[-1].body == {"prompt": "a prompt"}
+    assert server.requests[-1].body == {"prompt": "a prompt", "max_tokens": 4096}
 
 
 def test_a_stream_gives_the_answer_in_pieces(driver: Driver, serve: Serve) -> None:
@@ -252,7 +252,7 @@ def test_a_clients_defaults_hold_for_each_call_that_says_nothing_else(driver: Dr
     driver.run(settings, "b", temperature=0.9, max_tokens=None)
     assert [record.body for record in server.requests] == [
         {"prompt": "a", "temperature": 0.1, "max_tokens": 5},
-        {"prompt": "b", "temperature": 0.9},
+        {"prompt": "b", "temperature": 0.9, "max_tokens": 4096},
     ]
 
 

@@ -60,7 +60,8 @@ def _without_the_extra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def clear() -> None:
-    for cached in (tokens.counts_exactly, tokens._count, tokens._hint):
+    tokens._counted.clear()
+    for cached in (tokens.counts_exactly, tokens._hint):
         cached.cache_clear()
 
 

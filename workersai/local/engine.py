@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from workersai.catalog import DEFAULT_MAX_TOKENS, DEFAULT_MODEL
+from workersai.catalog import DEFAULT_MODEL, SERVICE_MAX_TOKENS
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -51,7 +51,7 @@ class GenerationRequest:
     model: str = DEFAULT_MODEL
     raw: bool = False
     """No chat template: the caller wrote the model's own markup."""
-    max_tokens: int = DEFAULT_MAX_TOKENS
+    max_tokens: int = SERVICE_MAX_TOKENS
     sampling: Sampling = field(default_factory=Sampling)
     json_schema: Mapping[str, Any] | None = None
     """In JSON Mode, what the answer must satisfy; ``{"type": "object"}`` for ``json_object``."""

@@ -91,7 +91,7 @@ class OpenAIDialect:
     def whole(self, answer: Answer) -> dict[str, Any]:
         """A ``chat.completion``."""
         if self._json_mode and not answer.tool_calls:
-            json_from_answer(answer.text)
+            json_from_answer(answer.text, answer.end)
         message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
         if answer.tool_calls:
             message["tool_calls"] = [_call(call) for call in answer.tool_calls]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from workersai.catalog import DEFAULT_MAX_TOKENS
+from workersai.catalog import SERVICE_MAX_TOKENS
 from workersai.local.engine import ChatMessage, GenerationRequest, Sampling
 
 _SAMPLING_KEYS = tuple(item.name for item in fields(Sampling))
@@ -22,7 +22,7 @@ def request_from_body(
         prompt=body.get("prompt"),
         model=model,
         raw=body.get("raw", False),
-        max_tokens=int(body.get("max_tokens", DEFAULT_MAX_TOKENS)),
+        max_tokens=int(body.get("max_tokens", SERVICE_MAX_TOKENS)),
         sampling=Sampling(**{key: body[key] for key in _SAMPLING_KEYS if key in body}),
         json_schema=_json_schema(body.get("response_format")),
         tools=tuple(body.get("tools", ())),

@@ -52,6 +52,8 @@ _DEFAULT_TEMPERATURE = 0.6  # the service's (the schema's default)
 # Where JSON is asked for and the request names no penalty. More of it spoils the values (seen at 1.2: a city of "."),
 # less lets lists and texts go round in circles. It looks back over llama.cpp's default of 64 tokens.
 _JSON_REPETITION_PENALTY = 1.1
+# Without one, this small model writes the same sentence over and over, up to max_tokens.
+_REPETITION_PENALTY = 1.1
 # A letter that no JSON begins with, and a weight that makes it the model's first choice.
 _NO_JSON, _SURELY = "z", 1_000.0
 
@@ -162,7 +164,7 @@ class SmolLM:
         if wanted is not None:
             schemas.append(wanted)
         if not schemas:
-            return {}
+            return {} if request.sampling.repetition_penalty is not None else {"repeat_penalty": _REPETITION_PENALTY}
         or_text = wanted is None and not must_call(request)
         grammar = grammar_of(await self._forms.of(schemas), or_text=or_text)
         if or_text or request.sampling.repetition_penalty is not None:

@@ -104,7 +104,7 @@ class NativeDialect:
         """The envelope around the result; a text beside tool calls is left out, as the service does."""
         return envelope(
             {
-                "response": None if answer.tool_calls else self._response(answer.text),
+                "response": None if answer.tool_calls else self._response(answer),
                 "tool_calls": [_call(call) for call in answer.tool_calls],
                 "usage": usage_to_wire(answer.end.usage, tell_cached=self._tell_cached),
             },
@@ -130,8 +130,8 @@ class NativeDialect:
         """The error event; no ``[DONE]`` follows it."""
         return sse({"errors": [_error(error)], "success": False})
 
-    def _response(self, text: str) -> Any:
-        return json_from_answer(text) if self._json_mode else text
+    def _response(self, answer: Answer) -> Any:
+        return json_from_answer(answer.text, answer.end) if self._json_mode else answer.text
 
 
 def envelope(result: Any, notes: Iterable[str] = ()) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def strict_json(text: str) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def json_from_answer(text: str) -> Any:
+def json_from_answer(text: str, end: End) -> Any:
     """The value that an answer in JSON Mode holds.
 
     Raises:
@@ -166,7 +166,8 @@ def json_from_answer(text: str) -> Any:
     try:
         return strict_json(text)
     except ValueError:
-        raise GrammarError("the answer is not complete JSON; a larger max_tokens may help.") from None
+        cut = "it was cut off at max_tokens; a larger one may help." if end.finish_reason == "length" else ""
+        raise GrammarError(cut or "the answer is not JSON.") from None
 
 
 def usage_to_wire(usage: Usage, *, tell_cached: bool) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from workersai.protocol.leaks import LeakFilter
 from workersai.protocol.stop import before_stop
 from workersai.protocol.tool_calls import ToolCallAssembler
 from workersai.protocol.tools import Offer
-from workersai.protocol.values import Completion, Usage
+from workersai.protocol.values import Completion, Trimmed, Usage
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Asked:
     offer: Offer = field(default_factory=Offer)
     parallel_tool_calls: bool = True
     json_mode: JSONMode | None = None
+    trimmed: Trimmed | None = None
 
     def assembler(self) -> ToolCallAssembler:
         """What collects the calls of the reply."""
@@ -100,17 +101,19 @@ def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completi
     leaked_text, leaked_calls = leaks.take(as_text=bool(wires))
     text += leaked_text
     calls.add(leaked_calls)
-    tool_calls, invalid = calls.calls()
-    usage = usage_of(result.get("usage"))
+    usage = usage_of(result.get("usage"), asked.model)
+    finish = finish_reason_of(finish, called=calls.any, usage=usage, asked=asked)
+    tool_calls, invalid = calls.calls(cut_off=finish == "length")
     return Completion(
         text=text if asked.json_mode is None else asked.json_mode.answer(text),
         tool_calls=tool_calls,
         invalid_tool_calls=invalid,
         usage=usage,
-        finish_reason=finish_reason_of(finish, called=bool(tool_calls or invalid), usage=usage, asked=asked),
+        finish_reason=finish,
         model=asked.model,
         request_id=head.request_id,
         dropped_tool_calls=calls.dropped(),
+        trimmed=asked.trimmed,
     )
 
 
@@ -137,7 +140,7 @@ def calls_of(wires: Any, head: ReplyHead) -> list[dict[str, Any]]:
     return wires
 
 
-def usage_of(usage: Any) -> Usage | None:
+def usage_of(usage: Any, model: str) -> Usage | None:
     """The token counts, or None where there are none. The schema allows them to be fractional numbers."""
     if not isinstance(usage, dict) or not usage:
         return None
@@ -147,6 +150,7 @@ def usage_of(usage: Any) -> Usage | None:
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
         cached_tokens=_count(cached),
+        model=model,
     )
 
 
@@ -156,11 +160,11 @@ def _count(number: Any) -> int:
 
 def finish_reason_of(given: Any, *, called: bool, usage: Usage | None, asked: Asked) -> str:
     """Why the answer ended. The native shape doesn't say, so it is told from what came (wire page, "Replies")."""
+    if given is None and usage is not None and usage.completion_tokens >= asked.max_tokens:
+        return "length"
     if called and given in (None, "stop"):
         return "tool_calls"
-    if given:
-        return str(given)
-    return "length" if usage is not None and usage.completion_tokens >= asked.max_tokens else "stop"
+    return str(given or "stop")
 
 
 def error_of(payload: Any, head: ReplyHead) -> WorkersAIError | None:

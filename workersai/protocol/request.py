@@ -24,7 +24,6 @@ Input = str | Sequence[Message | Mapping[str, Any]]
 
 # The options that stand in the body under their own names; the others are headers, or never leave here.
 _IN_BODY = (
-    "max_tokens",
     "temperature",
     "top_p",
     "top_k",
@@ -51,25 +50,61 @@ class Request:
         return f"Request(url={self.url!r}, content={len(self.content)} bytes)"
 
 
+def input_body(model_input: Input, options: CallOptions, offer: Offer) -> dict[str, Any]:
+    """The part of a request's body that is the prompt, or the messages.
+
+    Raises:
+        BadRequestError: the input is empty, or not of a form that the service takes.
+    """
+    if isinstance(model_input, str):
+        if not model_input:
+            raise BadRequestError("The prompt is empty: the service needs at least one character.")
+        if not offer.tools:
+            return {"prompt": model_input}
+        # The Prompt form takes no tools: a text is one message of a conversation then.
+        if options.raw:
+            raise BadRequestError("raw: a prompt in the model's own markup takes no tools; give messages.")
+        model_input = [Message("user", model_input)]
+    if not isinstance(model_input, list | tuple):
+        raise BadRequestError(f"A call takes a text or a list of messages, not {type(model_input).__name__}.")
+    if not model_input:
+        raise BadRequestError("The list of messages is empty: the service needs at least one.")
+    messages = [_message(item, f"messages[{index}]") for index, item in enumerate(model_input)]
+    if not any(message.content or message.tool_calls or message.invalid_tool_calls for message in messages):
+        raise BadRequestError("The messages are empty: there is nothing for the model to answer.")
+    return {"messages": [_message_to_wire(message) for message in checked_history(messages)]}
+
+
 def run_request(
     settings: Settings,
-    model_input: Input,
+    model_input: Mapping[str, Any],
     options: CallOptions,
     *,
+    max_tokens: int | None,
     offer: Offer | None = None,
     json_mode: JSONMode | None = None,
     stream: bool = False,
 ) -> Request:
     """The request of one run.
 
+    Args:
+        settings: Who calls, and where.
+        model_input: As :func:`input_body` makes it.
+        options: Those of the call.
+        max_tokens: What to ask for in place of the options' own; None leaves it to the service.
+        offer: The tools, if there are any.
+        json_mode: What the answer must look like, if it is to be JSON.
+        stream: Whether the answer is to come in pieces.
+
     Raises:
-        BadRequestError: the input is empty, or not of a form that the service takes.
+        BadRequestError: it can't be written as JSON, or as UTF-8.
     """
-    tools = offer.tools if offer else ()
-    body = _input_body(_as_messages(model_input, options) if tools else model_input)
+    body = dict(model_input)
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
     body |= {name: value for name in _IN_BODY if (value := getattr(options, name)) is not None}
-    if offer and tools:
-        body["tools"] = tools
+    if offer and offer.tools:
+        body["tools"] = offer.tools
         if offer.choice is not None:
             body["tool_choice"] = offer.choice
     if json_mode is not None:
@@ -84,30 +119,6 @@ def run_request(
         content=_json_bytes(body),
         timeout=options.timeout,
     )
-
-
-def _as_messages(model_input: Input, options: CallOptions) -> Input:
-    """The Prompt form takes no tools: a text is one message of a conversation then."""
-    if not isinstance(model_input, str):
-        return model_input
-    if options.raw:
-        raise BadRequestError("raw: a prompt in the model's own markup takes no tools; give messages.")
-    return [Message("user", model_input)] if model_input else model_input
-
-
-def _input_body(model_input: Input) -> dict[str, Any]:
-    if isinstance(model_input, str):
-        if not model_input:
-            raise BadRequestError("The prompt is empty: the service needs at least one character.")
-        return {"prompt": model_input}
-    if not isinstance(model_input, list | tuple):
-        raise BadRequestError(f"A call takes a text or a list of messages, not {type(model_input).__name__}.")
-    if not model_input:
-        raise BadRequestError("The list of messages is empty: the service needs at least one.")
-    messages = [_message(item, f"messages[{index}]") for index, item in enumerate(model_input)]
-    if not any(message.content or message.tool_calls or message.invalid_tool_calls for message in messages):
-        raise BadRequestError("The messages are empty: there is nothing for the model to answer.")
-    return {"messages": [_message_to_wire(message) for message in checked_history(messages)]}
 
 
 def messages_to_wire(messages: Sequence[Message | Mapping[str, Any]]) -> list[dict[str, Any]]:

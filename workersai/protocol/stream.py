@@ -74,6 +74,11 @@ class StreamReader:
         """Whether the answer is whole, as ``[DONE]`` or a finish reason says."""
         return self._done or self._finish is not None
 
+    @property
+    def usage(self) -> Usage | None:
+        """The usage that was told so far."""
+        return self._usage
+
     def feed(self, data: bytes) -> list[Delta]:
         """The deltas that ``data`` completes. A failure found in it shows in ``ended``, and ``close`` raises it."""
         return self._take(self._sniff(data) if self._sniffing else data)
@@ -87,7 +92,9 @@ class StreamReader:
         """
         last = self._take(self._sniff(b"", at_end=True)) if self._sniffing else []
         if self._whole is not None:
-            return deltas_of(completion_from_body(bytes(self._whole), self._head, self._asked))
+            completion = completion_from_body(bytes(self._whole), self._head, self._asked)
+            self._usage = completion.usage
+            return deltas_of(completion)
         if not self.ended:
             last += self._read(self._events.close(), at_end=True)
         self._release(last)
@@ -99,9 +106,12 @@ class StreamReader:
         return [*last, _last_delta(self._completion())]
 
     def partial(self) -> Completion:
-        """What has arrived, once nothing more will: what was held back is in it."""
+        """What has arrived of an answer that broke off: what was held back is in it."""
         self._release([])
-        calls, invalid = self._calls.calls()
+        return self._arrived(cut_off=True)
+
+    def _arrived(self, *, cut_off: bool) -> Completion:
+        calls, invalid = self._calls.calls(cut_off=cut_off)
         return Completion(
             text="".join(self._text),
             tool_calls=calls,
@@ -110,6 +120,7 @@ class StreamReader:
             model=self._asked.model,
             request_id=self._head.request_id,
             dropped_tool_calls=self._calls.dropped(),
+            trimmed=self._asked.trimmed,
         )
 
     def interruption(self) -> StreamInterruptedError:
@@ -167,7 +178,9 @@ class StreamReader:
             raise self._garbage(event)
         usage = payload.get("usage")
         if usage:
-            self._usage = usage_of(usage)  # cumulative where it comes more than once: the last one stands
+            self._usage = usage_of(
+                usage, self._asked.model
+            )  # cumulative where it comes more than once: the last one stands
         choices = payload.get("choices")
         if choices:
             payload = self._choice(choices, event)
@@ -221,11 +234,9 @@ class StreamReader:
         )
 
     def _completion(self) -> Completion:
-        arrived = self.partial()
-        called = bool(arrived.tool_calls or arrived.invalid_tool_calls)
         given = "stop" if self._stop.hit else self._finish
-        finish = finish_reason_of(given, called=called, usage=self._usage, asked=self._asked)
-        return replace(arrived, finish_reason=finish)
+        finish = finish_reason_of(given, called=self._calls.any, usage=self._usage, asked=self._asked)
+        return replace(self._arrived(cut_off=finish == "length"), finish_reason=finish)
 
 
 def deltas_of(completion: Completion) -> list[Delta]:

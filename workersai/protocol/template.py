@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 _BEGIN = 1  # <|begin_of_text|>
@@ -15,23 +16,35 @@ _ENVIRONMENT = 5  # and, with tools, before that with the environment
 _TOOLS = 51  # the sentences before the definitions of the tools, in the first user turn
 
 
-def prompt_parts(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> tuple[int, list[str]]:
-    """The template's own tokens, and the texts that it puts between them.
+def frame_tokens(messages: Sequence[Mapping[str, Any]], *, tools: bool) -> int:
+    """The template's own tokens of a prompt, without those around each turn.
 
     Args:
         messages: As a request has them.
-        tools: As a request has them.
+        tools: Whether it offers any.
     """
-    texts = [_text(message) for message in messages]
-    own = _BEGIN + _HEADER + sum(_TOOL_TURN if message["role"] == "tool" else _TURN for message in messages)
-    own += _DATES if messages[0]["role"] == "system" else _TURN + _DATES  # there is a system turn, asked for or not
-    if tools:
-        own += _ENVIRONMENT + _TOOLS
-        texts += [json.dumps(tool, indent=4, ensure_ascii=False) + "\n\n" for tool in tools]
-    return own, texts
+    system = _DATES if messages[0]["role"] == "system" else _TURN + _DATES  # there is such a turn, asked for or not
+    return _BEGIN + _HEADER + system + (_ENVIRONMENT + _TOOLS if tools else 0)
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def turn_tokens(message: Mapping[str, Any]) -> int:
+    """The template's own tokens around one turn."""
+    return _TOOL_TURN if message["role"] == "tool" else _TURN
+
+
+def turn_text(message: Mapping[str, Any]) -> str:
+    """What the template writes for one turn."""
     content: str = message["content"]
     # A tool's answer is written as a string of JSON.
     return json.dumps(content, ensure_ascii=False) if message["role"] == "tool" else content.strip()
+
+
+def tool_text(tool: Mapping[str, Any]) -> str:
+    """What the template writes for the definition of one tool, as a request has it."""
+    return _indented(json.dumps(tool, ensure_ascii=False))
+
+
+@lru_cache(maxsize=1_024)
+def _indented(tool: str) -> str:
+    # Python writes indented JSON slowly, and the tools of an agent are the same at each turn.
+    return json.dumps(json.loads(tool), indent=4, ensure_ascii=False) + "\n\n"

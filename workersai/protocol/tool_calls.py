@@ -59,9 +59,20 @@ class ToolCallAssembler:
             if call.name in self._nullable
         ]
 
-    def calls(self) -> tuple[tuple[ToolCall, ...], tuple[InvalidToolCall, ...]]:
-        """The calls as they stand: those whose arguments are an object, and those whose are not."""
+    @property
+    def any(self) -> bool:
+        """Whether a call has begun."""
+        return bool(self._calls)
+
+    def calls(self, *, cut_off: bool = False) -> tuple[tuple[ToolCall, ...], tuple[InvalidToolCall, ...]]:
+        """The calls as they stand: those whose arguments are an object, and those whose are not.
+
+        Args:
+            cut_off: Whether the answer broke off: the last call may then lack its arguments, or a part of them.
+        """
         finished = [self._finished(call) for call in self._calls[: self._most]]
+        if cut_off and finished and len(finished) == len(self._calls):
+            finished[-1] = _cut_off(finished[-1], self._calls[-1])
         return (
             tuple(call for call in finished if isinstance(call, ToolCall)),
             tuple(call for call in finished if isinstance(call, InvalidToolCall)),
@@ -158,6 +169,14 @@ def _is_whole(call: _Growing) -> bool:
 
 def _finish(call: _Growing) -> ToolCall | InvalidToolCall:
     return call_from_text(call.id, call.name, "".join(call.arguments))
+
+
+def _cut_off(call: ToolCall | InvalidToolCall, growing: _Growing) -> ToolCall | InvalidToolCall:
+    """The last call of an answer that broke off; without any arguments, those may just not have come."""
+    if isinstance(call, ToolCall) and growing.arguments:
+        return call
+    error = "The answer was cut off before the arguments of the call were whole."
+    return InvalidToolCall(id=call.id, name=call.name, arguments="".join(growing.arguments), error=error)
 
 
 def call_from_text(call_id: str, name: str, text: str) -> ToolCall | InvalidToolCall:

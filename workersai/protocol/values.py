@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from workersai.catalog import DEFAULT_MODEL, model_card
+
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 """The roles that the service knows (wire page, "Requests")."""
@@ -67,11 +69,29 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    model: str = DEFAULT_MODEL
 
     @property
     def total_tokens(self) -> int:
         """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The price in US dollars by the catalog; None for a model that it doesn't list.
+
+        Cached tokens are priced as the others: no lower price is published (the schema).
+        """
+        card = model_card(self.model)
+        return None if card is None else card.cost_usd(self.prompt_tokens, self.completion_tokens)
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """What ``on_overflow="trim"`` left out of a conversation: the messages, by their index in it, and their tokens."""
+
+    messages: tuple[int, ...]
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -81,7 +101,8 @@ class Completion:
     ``text`` is what the model wrote; in JSON Mode it is the object as JSON text. ``finish_reason`` is one of
     ``"stop"``, ``"length"`` and ``"tool_calls"``, or another word that the service sent. ``request_id`` is the
     ``cf-ray`` of the reply. ``usage`` is None where the service sent none. ``dropped_tool_calls`` are those after the
-    first, where the call was made with ``parallel_tool_calls=False``.
+    first, where the call was made with ``parallel_tool_calls=False``. ``trimmed`` tells which messages were left out of
+    the prompt so that it fitted the window; None where all of them were sent.
     """
 
     text: str
@@ -92,6 +113,7 @@ class Completion:
     model: str | None = None
     request_id: str | None = None
     dropped_tool_calls: tuple[ToolCall | InvalidToolCall, ...] = ()
+    trimmed: Trimmed | None = None
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,14 @@ def test_in_json_mode_the_response_is_the_value_itself(serve: Serve, value: Any)
 def test_json_mode_that_could_not_be_met_is_5024(serve: Serve, text: str) -> None:
     status, code, message = error_of(run(serve(text), {**MESSAGES, **JSON_OBJECT}))
     assert (status, code) == (400, 5024)
-    assert message.startswith("AiError: JSON Mode couldn't be met")
-    assert "max_tokens" in message
+    assert message == "AiError: JSON Mode couldn't be met: the answer is not JSON."
+
+
+def test_json_that_max_tokens_cut_off_is_5024_and_says_so(serve: Serve) -> None:
+    server = serve(lambda _: Answer('{"a": "cut of', finish_reason="length"))
+    status, code, message = error_of(run(server, {**MESSAGES, **JSON_OBJECT}))
+    assert (status, code) == (400, 5024)
+    assert "cut off at max_tokens" in message
 
 
 def test_cached_tokens_are_told_where_the_request_names_a_session(serve: Serve) -> None:

@@ -166,7 +166,7 @@ def test_json_that_max_tokens_cut_short_is_5024(smollm: LocalServer) -> None:
     schema = {"type": "array", "items": {"type": "integer"}, "minItems": 50}
     status, code, message = error_of(run(smollm, with_schema(schema, max_tokens=5)))
     assert (status, code) == (400, 5024)
-    assert "a larger max_tokens may help" in message
+    assert "cut off at max_tokens; a larger one may help" in message
 
 
 def test_a_session_tells_what_came_from_the_cache(smollm: LocalServer) -> None:

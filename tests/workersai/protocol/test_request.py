@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import request_of
 from workersai import Message, Settings, ToolCall
 from workersai.errors import BadRequestError
 from workersai.options import CallOptions, Options, call_options
-from workersai.protocol.request import Input, run_request
+from workersai.protocol.request import Input
 
 MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"
 SETTINGS = Settings(account_id="acc", api_token="secret-token", base_url="https://api.example.com/client/v4/")
@@ -23,7 +24,7 @@ FORMS = {form["title"]: form for form in SCHEMA["input"]["oneOf"]}
 
 
 def body(model_input: Input, options: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    request = run_request(SETTINGS, model_input, call_options(options or {}), **more)
+    request = request_of(SETTINGS, model_input, call_options(options or {}), **more)
     sent: dict[str, Any] = json.loads(request.content)
     jsonschema.validate(sent, FORMS["Prompt" if "prompt" in sent else "Messages"])
     return sent
@@ -37,7 +38,7 @@ def test_a_text_goes_in_the_prompt_form_and_messages_in_theirs() -> None:
 
 
 def test_the_model_stands_in_the_path_as_it_is() -> None:
-    url = run_request(SETTINGS, "hi", CallOptions()).url
+    url = request_of(SETTINGS, "hi", CallOptions()).url
     assert url == f"https://api.example.com/client/v4/accounts/acc/ai/run/{MODEL}"
 
 
@@ -64,7 +65,7 @@ def test_nothing_is_sent_that_was_not_set() -> None:
 
 
 def test_headers_carry_the_token_the_gateway_and_the_session() -> None:
-    request = run_request(SETTINGS, "hi", call_options({"gateway": "my-gateway", "session_affinity": "chat-1"}))
+    request = request_of(SETTINGS, "hi", call_options({"gateway": "my-gateway", "session_affinity": "chat-1"}))
     assert request.headers["authorization"] == "Bearer secret-token"
     assert request.headers["cf-aig-gateway-id"] == "my-gateway"
     assert request.headers["x-session-affinity"] == "chat-1"

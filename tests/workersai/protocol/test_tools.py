@@ -13,11 +13,11 @@ import typing_extensions as te
 from pydantic import BaseModel, Field
 from typing_extensions import NotRequired, TypedDict
 
+from tests.support import request_of
 from workersai import Message, Settings, Tool, ToolCall
 from workersai.errors import BadRequestError
 from workersai.options import CallOptions
 from workersai.protocol.json_mode import json_mode_of
-from workersai.protocol.request import run_request
 from workersai.protocol.tools import Offer, ToolChoice, ToolLike, offer_of, tool_of
 from workersai.protocol.values import InvalidToolCall
 
@@ -28,7 +28,7 @@ NONE = {"type": "object", "properties": {}}
 
 
 def body(offer: Offer, messages: Any = "hi") -> dict[str, Any]:
-    sent: dict[str, Any] = json.loads(run_request(SETTINGS, messages, CallOptions(), offer=offer).content)
+    sent: dict[str, Any] = json.loads(request_of(SETTINGS, messages, CallOptions(), offer=offer).content)
     jsonschema.validate(sent, MESSAGES)
     return sent
 
@@ -248,9 +248,9 @@ def test_a_text_with_tools_is_a_message_and_raw_markup_takes_none() -> None:
     offer = offer_of([get_weather], None)
     assert body(offer, "hi")["messages"] == [{"role": "user", "content": "hi"}]
     with pytest.raises(BadRequestError, match="raw: a prompt in the model's own markup takes no tools"):
-        run_request(SETTINGS, "hi", CallOptions(raw=True), offer=offer)
+        request_of(SETTINGS, "hi", CallOptions(raw=True), offer=offer)
     with pytest.raises(BadRequestError, match="prompt is empty"):
-        run_request(SETTINGS, "", CallOptions(), offer=offer)
+        request_of(SETTINGS, "", CallOptions(), offer=offer)
 
 
 def test_a_history_of_calls_goes_back_in_the_form_that_the_model_follows() -> None:
@@ -330,7 +330,7 @@ def test_json_mode_has_the_bare_schema_with_name_and_description(source: Any, ti
     assert (schema["title"], schema["description"], schema["required"]) == (title, description, ["city"])
     assert schema["properties"]["days"] == {"type": "integer", "description": "Days"}
     jsonschema.validate(
-        json.loads(run_request(SETTINGS, "hi", CallOptions(), json_mode=mode).content), SCHEMA["input"]["oneOf"][0]
+        json.loads(request_of(SETTINGS, "hi", CallOptions(), json_mode=mode).content), SCHEMA["input"]["oneOf"][0]
     )
 
 
@@ -371,4 +371,4 @@ def test_a_schema_that_is_no_json_is_refused() -> None:
     for default in (object(), float("nan")):
         schema: Mapping[str, Any] = {"type": "object", "properties": {"a": {"type": "string", "default": default}}}
         with pytest.raises(BadRequestError, match="can't be written as JSON"):
-            run_request(SETTINGS, "hi", CallOptions(), json_mode=json_mode_of(schema))
+            request_of(SETTINGS, "hi", CallOptions(), json_mode=json_mode_of(schema))

@@ -1,0 +1,337 @@
+"""Costs: what the calls inside a block cost, whoever makes them and wherever they run."""
+
+import asyncio
+import contextvars
+import gc
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from pydantic import BaseModel
+
+from langchain_workersai import ChatWorkersAI
+from llamaindex_workersai import WorkersAI
+from tests.support import Driver, Serve, connection
+from workersai import CATALOG, AsyncClient, Client, CostTracker, Message
+from workersai import Usage as Told
+from workersai.errors import (
+    BudgetExceededError,
+    ConfigurationError,
+    ModelNotFoundError,
+    RateLimitError,
+    StreamInterruptedError,
+)
+from workersai.local import Answer, CalledTool, Gate, LocalServer, RawReply, Refusal
+from workersai.local.engine import Usage
+
+PRICE = 0.29e-6 * 1_000 + 2.25e-6 * 200
+ANSWER = Answer("It is sunny.", usage=Usage(1_000, 200, 30))
+
+
+def sums(cost: CostTracker) -> tuple[int, int, int, float]:
+    assert cost.total_tokens == cost.prompt_tokens + cost.completion_tokens
+    return cost.calls, cost.prompt_tokens, cost.completion_tokens, cost.cost_usd
+
+
+def costing(calls: int) -> Any:
+    return (calls, calls * 1_000, calls * 200, pytest.approx(calls * PRICE))
+
+
+@pytest.fixture
+def server(serve: Serve) -> LocalServer:
+    return serve(lambda _: ANSWER)
+
+
+def test_usage_has_a_price_by_the_catalog() -> None:
+    (card,) = CATALOG.values()
+    assert (card.input_price, card.output_price) == (0.29, 2.25)
+    assert Told(1_000_000, 1_000_000, model=card.name).cost_usd == pytest.approx(2.54)
+    assert Told(0, 0).cost_usd == 0
+    assert Told(10, 10, model="@cf/other/model").cost_usd is None
+
+
+def test_calls_inside_are_counted_and_others_are_not(driver: Driver, server: LocalServer) -> None:
+    settings = connection(server)
+    with CostTracker() as cost:
+        completion = driver.run(settings, "hi")
+        driver.stream(settings, "hi")
+    driver.run(settings, "hi")
+    assert sums(cost) == costing(2)
+    assert cost.cached_tokens == 0, "only a session has them"
+    assert completion.usage is not None
+    assert completion.usage.cost_usd == pytest.approx(PRICE)
+    assert repr(cost) == "<CostTracker: 2 calls; 2,000 + 400 tokens; $0.0015>"
+    with cost:
+        driver.run(settings, "hi", session_affinity="s")
+    assert sums(cost) == costing(3)
+    assert cost.cached_tokens == 30
+
+
+def test_both_frameworks_count_and_tell_the_cost(server: LocalServer) -> None:
+    chat, llm = ChatWorkersAI(**connection(server)), WorkersAI(**connection(server))
+    with CostTracker() as cost:
+        answer = chat.invoke("hi")
+        last = list(chat.stream("hi"))[-1]
+        response = llm.complete("hi")
+        *_, streamed = llm.stream_complete("hi")
+        chat.batch(["a", "b", "c"])
+        asyncio.run(chat.abatch(["a", "b", "c"]))
+    assert sums(cost) == costing(10)
+    assert answer.response_metadata["cost_usd"] == last.response_metadata["cost_usd"] == pytest.approx(PRICE)
+    assert response.raw["cost_usd"] == streamed.raw["cost_usd"] == pytest.approx(PRICE)
+
+
+def test_an_answer_from_a_cache_costs_nothing(server: LocalServer) -> None:
+    chat = ChatWorkersAI(**connection(server), cache=InMemoryCache())
+    with CostTracker() as cost:
+        assert [chat.invoke("hi").text for _ in range(3)] == ["It is sunny."] * 3
+    assert sums(cost) == costing(1)
+
+
+def test_blocks_nest(server: LocalServer) -> None:
+    with Client(**connection(server)) as client, CostTracker() as outer:
+        client.run("hi")
+        with CostTracker() as inner, inner, outer:
+            client.run("hi")
+            with inner:
+                pass
+            client.run("hi")
+        client.run("hi")
+    assert sums(inner) == costing(2)
+    assert sums(outer) == costing(4)
+
+
+def test_tasks_inside_count_and_those_beside_do_not(server: LocalServer) -> None:
+    async def tracked(client: AsyncClient, calls: int) -> CostTracker:
+        with CostTracker() as cost:
+            await asyncio.gather(*(client.run("hi") for _ in range(calls)))
+        return cost
+
+    async def main() -> list[CostTracker]:
+        async with AsyncClient(**connection(server)) as client:
+            *costs, _ = await asyncio.gather(tracked(client, 1), tracked(client, 5), client.run("beside"))
+            with CostTracker() as outlived:
+                task = asyncio.create_task(client.run("hi"))
+            await task
+            return [*costs, outlived]
+
+    assert [sums(cost) for cost in asyncio.run(main())] == [costing(1), costing(5), costing(1)]
+
+
+def in_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_threads_that_are_started_inside_count(server: LocalServer) -> None:
+    with Client(**connection(server)) as client:
+        with CostTracker() as cost:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda _: client.run("hi"), range(8)))
+            in_thread(lambda: client.run("hi"))
+        assert sums(cost) == costing(9)
+
+
+def test_a_thread_that_was_there_before_is_inside_only_with_the_context(server: LocalServer) -> None:
+    with Client(**connection(server)) as client, ThreadPoolExecutor(1) as pool:
+        pool.submit(client.run, "before").result()
+        with CostTracker() as cost:
+            pool.submit(client.run, "of somebody else").result()
+            assert cost.calls == 0
+            pool.submit(contextvars.copy_context().run, client.run, "of ours").result()
+            assert cost.calls == 1
+
+
+def test_a_thread_with_a_tracker_of_its_own_counts_in_both(server: LocalServer) -> None:
+    def own() -> None:
+        with CostTracker() as inner:
+            client.run("hi")
+        inners.append(inner)
+
+    inners: list[CostTracker] = []
+    with Client(**connection(server)) as client, CostTracker() as cost:
+        in_thread(own)
+    assert [sums(cost), sums(inners[0])] == [costing(1)] * 2
+
+
+def test_two_requests_for_one_answer_are_two(serve: Serve) -> None:
+    class Weather(BaseModel):
+        """The weather."""
+
+        sky: str
+
+    def get_weather(city: str) -> str:
+        """The weather of a city."""
+        return city
+
+    usage = Usage(1_000, 200)
+    server = serve([Answer("Sunny.", usage=usage), Answer(object={"sky": "blue"}, usage=usage)])
+    with Client(**connection(server)) as client, CostTracker() as cost:
+        client.run("hi", tools=[get_weather], response_format=Weather)
+    assert sums(cost) == costing(2)
+
+
+def test_refusals_cost_nothing_and_retries_are_counted_once(driver: Driver, serve: Serve) -> None:
+    busy = Refusal(3040, "AiError: No capacity", 429)
+    server = serve([busy, ANSWER, Refusal(5007, "No such model"), RawReply([b'data: {"errors":[{"code":3040}]}\n\n'])])
+    settings = connection(server)
+    with CostTracker() as cost:
+        driver.run(settings, "hi")
+        with pytest.raises(ModelNotFoundError):
+            driver.run(settings, "hi")
+        with pytest.raises(RateLimitError):
+            driver.stream(settings, "hi", max_retries=0)
+    assert sums(cost) == costing(1)
+    assert cost.unpriced_calls == 0
+
+
+# What is not known
+
+
+def test_a_stream_that_is_left_is_a_call_of_unknown_cost(driver: Driver, serve: Serve) -> None:
+    server = serve(lambda request: Answer(pieces=iter(lambda: "word ", None)) if request.stream else ANSWER)
+    with CostTracker(budget=1) as cost:
+        driver.first(connection(server), "hi")
+    assert (cost.calls, cost.unpriced_calls) == (2, 1)
+    assert cost.cost_usd == pytest.approx(PRICE)
+    assert repr(cost) == "<CostTracker: 2 calls, 1 of them unpriced; 1,000 + 200 tokens; $0.0007 of $1.0000>"
+
+
+def test_a_stream_that_was_cut_off_is_a_call_of_unknown_cost(driver: Driver, serve: Serve) -> None:
+    server = serve(lambda _: RawReply([b'data: {"response":"It is"}\n\n']))
+    with CostTracker() as cost, pytest.raises(StreamInterruptedError):
+        driver.stream(connection(server), "hi")
+    assert (cost.calls, cost.unpriced_calls, cost.cost_usd) == (1, 1, 0)
+
+
+def test_a_stream_that_is_never_begun_is_no_call(server: LocalServer) -> None:
+    with Client(**connection(server)) as client, CostTracker(budget=0.0097) as cost:
+        client.stream("hi")
+        with closing(client.stream("hi")):
+            pass
+        gc.collect()
+        assert cost.calls == 0
+        client.run("hi")
+    assert sums(cost) == costing(1)
+
+
+def test_a_task_that_is_cancelled_lets_go_of_what_it_held(serve: Serve) -> None:
+    gate = Gate()
+    server = serve([Answer(pieces=["a", "b"], hold={1: gate}), ANSWER])
+
+    async def main() -> CostTracker:
+        async with AsyncClient(**connection(server), max_tokens=4_000) as client:
+            with CostTracker(budget=0.02) as cost:
+                task = asyncio.create_task(client.run("hi"))
+                await asyncio.to_thread(gate.wait_until_reached)
+                task.cancel()
+                await asyncio.wait([task])
+                await client.run("hi")
+        return cost
+
+    assert sums(asyncio.run(main())) == costing(1)
+
+
+# The budget
+
+
+def test_a_call_that_could_pass_the_budget_is_not_sent(driver: Driver, server: LocalServer) -> None:
+    # Up to 256 tokens of answer, for about $0.0006; each takes $0.00074.
+    options: dict[str, Any] = {"max_tokens": 256}
+    with CostTracker(budget=0.002) as cost:
+        driver.run(connection(server), "hi", **options)
+        driver.stream(connection(server), "hi", **options)
+        for call in (driver.run, driver.stream):
+            with pytest.raises(BudgetExceededError, match=r"budget of \$0\.0020 .* \$0\.0015 are spent") as caught:
+                call(connection(server), "hi", **options)
+            assert "up to 256 of answer" in str(caught.value)
+        driver.run(connection(server), "hi", max_tokens=200)
+    assert sums(cost) == costing(3)
+    assert len(server.requests) == 3
+
+
+def test_the_budget_counts_what_is_under_way(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(lambda _: Answer("Yes.", usage=Usage(10, 1), hold={0: gate}))
+
+    async def main() -> tuple[CostTracker, list[Any]]:
+        async with AsyncClient(**connection(server), max_tokens=1_000) as client:
+            with CostTracker(budget=0.005) as cost:  # two calls of up to $0.00226
+                calls = [asyncio.create_task(client.run("hi")) for _ in range(5)]
+                done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
+                assert len(done) >= 1
+                gate.open()
+                results = await asyncio.gather(*calls, return_exceptions=True)
+                await client.run("hi")
+        return cost, results
+
+    cost, results = asyncio.run(main())
+    assert [isinstance(result, BudgetExceededError) for result in results] == [False, False, True, True, True]
+    assert "kept for calls under way" in str(results[2])
+    assert cost.calls == 3
+
+
+def test_of_nested_budgets_the_narrowest_holds(server: LocalServer) -> None:
+    with Client(**connection(server), max_tokens=256) as client, CostTracker(budget=1) as outer:
+        with CostTracker(budget=0.0001), pytest.raises(BudgetExceededError):
+            client.run("hi")
+        with CostTracker(budget=5), CostTracker():
+            client.run("hi")
+    assert sums(outer) == costing(1)
+
+
+def test_a_prompt_is_counted_for_the_budget(server: LocalServer) -> None:
+    long = "word " * 3_000
+    with (
+        Client(**connection(server), max_tokens=1) as client,
+        CostTracker(budget=0.0008),
+        pytest.raises(BudgetExceededError, match=r"3,03\d tokens of prompt"),
+    ):
+        client.run([Message("user", long)])
+    with Client(**connection(server), max_tokens=1) as client, CostTracker(budget=0.0009) as cost:
+        client.run([Message("user", long)])
+    assert cost.calls == 1
+
+
+def test_frameworks_raise_it_too(server: LocalServer) -> None:
+    with CostTracker(budget=0):
+        with pytest.raises(BudgetExceededError):
+            ChatWorkersAI(**connection(server)).invoke("hi")
+        with pytest.raises(BudgetExceededError):
+            WorkersAI(**connection(server)).complete("hi")
+    assert not server.requests
+
+
+def test_without_a_price_there_is_no_budget(driver: Driver, serve: Serve) -> None:
+    server = serve("never")
+    with CostTracker(budget=1), pytest.raises(ConfigurationError, match="price of @cf/other/model is not known"):
+        driver.run(connection(server), "hi", model="@cf/other/model")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("budget", [-1, float("nan"), True, "5"])
+def test_a_budget_is_a_number_of_dollars(budget: Any) -> None:
+    with pytest.raises(ConfigurationError, match="budget must be a number of US dollars"):
+        CostTracker(budget=budget)
+
+
+def test_a_tracker_belongs_to_its_process() -> None:
+    with pytest.raises(TypeError, match="can't be pickled"):
+        pickle.dumps(CostTracker())
+
+
+def test_calls_of_tools_count(serve: Serve) -> None:
+    def get_time() -> str:
+        """The time."""
+        return "noon"
+
+    server = serve([Answer(tool_calls=(CalledTool("get_time", {}),), usage=Usage(1_000, 200))])
+    with CostTracker() as cost:
+        ChatWorkersAI(**connection(server)).bind_tools([get_time]).invoke("What time is it?")
+    assert sums(cost) == costing(1)

@@ -1,0 +1,161 @@
+"""What fits the context window: whether a prompt does, which turns are left out so that it does, and the answer's room.
+
+Prompt and answer share the window (wire page, "Requests"). Only models of the catalog are held to theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workersai.catalog import DEFAULT_MAX_TOKENS, SERVICE_MAX_TOKENS, model_card
+from workersai.errors import BadRequestError, ContextWindowExceededError
+from workersai.options import CallOptions
+from workersai.protocol.template import frame_tokens, tool_text, turn_text, turn_tokens
+from workersai.protocol.turns import turns_of
+from workersai.protocol.values import Trimmed
+from workersai.tokens import Tokens, message_tokens, raw_tokens, tool_tokens
+
+logger = logging.getLogger("workersai")
+
+Body = Mapping[str, Any]
+Tools = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A body that fits: its ``prompt`` or its ``messages``, and what was found out on the way.
+
+    ``max_tokens`` is what to ask for; None leaves it to the service. ``most_tokens`` is a bound of the prompt's tokens,
+    the count itself where ``counted`` was asked for and the tokenizer is installed.
+    """
+
+    body: Body
+    max_tokens: int | None
+    most_tokens: int
+    trimmed: Trimmed | None = None
+
+
+def fitted(body: Body, tools: Tools, options: CallOptions, *, counted: bool = False) -> Fitted:
+    """The body, held to the window of its model as ``on_overflow`` says.
+
+    Args:
+        body: The ``prompt`` or the ``messages`` of a request.
+        tools: As the request has them.
+        options: Those of the call.
+        counted: Whether to count in any case; else only a prompt that is near the window's end is.
+
+    Raises:
+        ContextWindowExceededError: it does not fit.
+        BadRequestError: it is to be trimmed, and the model's window is not known.
+    """
+    card = model_card(options.model)
+    if card is None:
+        if options.on_overflow == "trim":
+            raise BadRequestError(
+                f"on_overflow: the window of {options.model} is not known, so nothing can be trimmed."
+            )
+        return Fitted(body, options.max_tokens, 0)
+    default = options.default_max_tokens or DEFAULT_MAX_TOKENS
+    wanted = options.max_tokens or default
+    most = most_by_bytes(body, tools)
+    if most + wanted <= card.context_window and not counted:
+        return Fitted(body, wanted, most)
+    prompt = _Prompt(body, tools, raw=bool(options.raw))
+    if options.on_overflow == "trim":
+        prompt.trim(card.context_window - wanted)
+    if options.on_overflow != "send" and prompt.tokens.fewest + (options.max_tokens or 1) > card.context_window:
+        raise _overflow(prompt, options, card.context_window)
+    room = options.max_tokens or _room(prompt.tokens, card.context_window, default)
+    return Fitted(prompt.body, room, prompt.tokens.most, prompt.trimmed)
+
+
+def most_by_bytes(body: Body, tools: Tools) -> int:
+    """A quick bound of the prompt's tokens: none of them is less than a byte of the text."""
+    messages = _messages(body)
+    texts = [*map(turn_text, messages), *map(tool_text, tools)]
+    own = frame_tokens(messages, tools=bool(tools)) + sum(map(turn_tokens, messages))
+    return own + sum(len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts)
+
+
+def _messages(body: Body) -> Sequence[Mapping[str, Any]]:
+    # The service makes a prompt the user's turn of a conversation, unless it is raw.
+    messages: Sequence[Mapping[str, Any]] | None = body.get("messages")
+    return [{"role": "user", "content": body["prompt"]}] if messages is None else messages
+
+
+class _Prompt:
+    """A prompt that may be too long, with what has been left out of it."""
+
+    def __init__(self, body: Body, tools: Tools, *, raw: bool) -> None:
+        self.body = body
+        self.tools = tools
+        self.messages = _messages(body)
+        self.sizes = dict(enumerate(map(message_tokens, self.messages)))  # of those that are kept, by their index
+        self.trimmed: Trimmed | None = None
+        self._raw = raw_tokens(body["prompt"]) if raw and "prompt" in body else None
+        self._tools = sum(map(tool_tokens, tools), Tokens(0, 0))
+        self._turns = sum(self.sizes.values(), Tokens(0, 0))
+
+    @property
+    def tokens(self) -> Tokens:
+        """Of all that is kept."""
+        own = frame_tokens([self.messages[index] for index in self.sizes], tools=bool(self.tools))
+        return self._raw or self._turns + self._tools + Tokens(own, own)
+
+    def trim(self, limit: int) -> None:
+        """Leaves out the oldest turns, until at the most so many tokens remain, or none can go."""
+        left_out = Tokens(0, 0)
+        for turn in turns_of(self.messages)[:-1]:
+            if self.tokens.most <= limit:
+                break
+            gone = sum(map(self.sizes.pop, turn), Tokens(0, 0))
+            left_out += gone
+            self._turns -= gone
+        if len(self.sizes) == len(self.messages):
+            return
+        self.body = {**self.body, "messages": [self.messages[index] for index in self.sizes]}
+        indices = tuple(index for index in range(len(self.messages)) if index not in self.sizes)
+        self.trimmed = Trimmed(indices, left_out.most)
+        logger.info("Left out %d messages (%d tokens) to fit the context window.", len(indices), left_out.most)
+
+
+def _room(prompt: Tokens, window: int, most: int) -> int | None:
+    """What to ask for where the caller named nothing: what is left.
+
+    Where the prompt's length is only estimated and may fill the window, it is what the service would take by itself.
+    """
+    surely, hardly = window - prompt.most, window - prompt.fewest
+    return min(most, max(surely, min(SERVICE_MAX_TOKENS, hardly))) if hardly > 0 else None
+
+
+def _overflow(prompt: _Prompt, options: CallOptions, window: int) -> ContextWindowExceededError:
+    tokens, room = prompt.tokens.fewest, options.max_tokens
+    what = f"Without {len(prompt.trimmed.messages):,} older messages, the prompt" if prompt.trimmed else "The prompt"
+    count = f"{'at least ' if prompt.tokens.most > tokens else ''}{tokens:,} tokens"
+    answer = f"and the answer may take {room:,} (max_tokens): together more than" if room else "and leaves no room in"
+    advice = "Shorten it"
+    if room:
+        advice += ", or ask for fewer tokens with max_tokens"
+    if options.on_overflow != "trim" and len(turns_of(prompt.messages)) > 1:
+        advice += ", or let the oldest turns be left out with on_overflow='trim'"
+    return ContextWindowExceededError(
+        f"{what} is {count}, {answer} the context window of {options.model}, which is {window:,}. {_largest(prompt)}"
+        f"{advice}.",
+        prompt_tokens=tokens,
+        max_tokens=room,
+        context_window=window,
+    )
+
+
+def _largest(prompt: _Prompt) -> str:
+    """Where the tokens are: what to look at first."""
+    offered = sum(tool_tokens(tool).fewest for tool in prompt.tools)
+    tools = f"The definitions of the tools are {offered:,} of them. " if offered else ""
+    if "prompt" in prompt.body:
+        return tools
+    index = max(prompt.sizes, key=lambda index: prompt.sizes[index].fewest)
+    role, size = prompt.messages[index]["role"], prompt.sizes[index].fewest
+    return f"{tools}The largest message is messages[{index}] ({role}), with {size:,} tokens. "
