@@ -71,7 +71,7 @@ def count_tokens(text_or_messages: Input, *, tools: Sequence[ToolLike] | None = 
 
 def prompt_tokens(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> Tokens:
     """The tokens of the prompt that messages and tools become, both as a request has them."""
-    own = frame_tokens(messages, tools=bool(tools))
+    own = frame_tokens(messages[0], tools=bool(tools))
     return sum([*map(message_tokens, messages), *map(tool_tokens, tools)], Tokens(own, own))
 
 

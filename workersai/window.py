@@ -76,7 +76,7 @@ def most_by_bytes(body: Body, tools: Tools) -> int:
     """A quick bound of the prompt's tokens: none of them is less than a byte of the text."""
     messages = _messages(body)
     texts = [*map(turn_text, messages), *map(tool_text, tools)]
-    own = frame_tokens(messages, tools=bool(tools)) + sum(map(turn_tokens, messages))
+    own = frame_tokens(messages[0], tools=bool(tools)) + sum(map(turn_tokens, messages))
     return own + sum(len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts)
 
 
@@ -102,7 +102,7 @@ class _Prompt:
     @property
     def tokens(self) -> Tokens:
         """Of all that is kept."""
-        own = frame_tokens([self.messages[index] for index in self.sizes], tools=bool(self.tools))
+        own = frame_tokens(self.messages[next(iter(self.sizes))], tools=bool(self.tools))
         return self._raw or self._turns + self._tools + Tokens(own, own)
 
     def trim(self, limit: int) -> None:

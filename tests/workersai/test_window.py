@@ -218,6 +218,17 @@ def test_with_estimates_only_trimming_goes_by_the_upper_bound(driver: Driver, se
     assert len(server.requests[0].body["messages"]) == 1
 
 
+def test_results_without_ids_stay_with_the_calls_before_them(driver: Driver, serve: Serve) -> None:
+    server = serve("ok")
+    call, result = Message("assistant", "", tool_calls=[ToolCall("", "f", {})]), Message("tool", "done")
+    chat = [
+        *(Message("user", text_of(9_000)), call, result, Message("assistant", "Done.")),
+        *(Message("user", text_of(9_000)), call, result, Message("user", text_of(9_000))),
+    ]
+    assert driver.run(connection(server), chat, on_overflow="trim").trimmed == Trimmed((0, 1, 2, 3), 9_035)
+    assert [message["role"] for message in server.requests[0].body["messages"]] == ["user", "assistant", "tool", "user"]
+
+
 # Of any conversation
 
 CALL_IDS = st.sampled_from(["c1", "c2", "c3"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -16,14 +16,14 @@ _ENVIRONMENT = 5  # and, with tools, before that with the environment
 _TOOLS = 51  # the sentences before the definitions of the tools, in the first user turn
 
 
-def frame_tokens(messages: Sequence[Mapping[str, Any]], *, tools: bool) -> int:
+def frame_tokens(first: Mapping[str, Any], *, tools: bool) -> int:
     """The template's own tokens of a prompt, without those around each turn.
 
     Args:
-        messages: As a request has them.
+        first: Its first message, as a request has it.
         tools: Whether it offers any.
     """
-    system = _DATES if messages[0]["role"] == "system" else _TURN + _DATES  # there is such a turn, asked for or not
+    system = _DATES if first["role"] == "system" else _TURN + _DATES  # there is such a turn, asked for or not
     return _BEGIN + _HEADER + system + (_ENVIRONMENT + _TOOLS if tools else 0)
 
 
