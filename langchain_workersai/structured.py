@@ -90,8 +90,7 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
                 return self.of.parse_obj(value)
             return self.of.model_validate_json(text)
         except (pydantic.ValidationError, pydantic.v1.ValidationError) as error:
-            why = _cut_off(name, text) if cut else f"The answer is no valid {name}: {error}"
-            raise OutputParserException(why, llm_output=text) from error
+            raise OutputParserException(f"The answer is no valid {name}: {error}", llm_output=text) from error
         except ValueError as error:
             if isinstance(error, OutputParserException):
                 raise

@@ -14,6 +14,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import PydanticProgramMode
 from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from typing_extensions import override
 
 dispatcher = get_dispatcher(__name__)
@@ -150,11 +151,19 @@ def object_from_response(output_cls: type[Model], response: ChatResponse) -> Mod
         return output_cls.model_validate_json(text)
     except ValidationError as error:
         name = output_cls.__name__
-        if was_cut(response):
+        if was_cut(response) and not _is_json(text):
             message = f"The answer was cut off at max_tokens, before the {name} was whole: give a larger one.\n"
         else:
             message = f"The answer is no valid {name}: {error}\n"
         raise StructuredOutputError(message + text, text) from error
+
+
+def _is_json(text: str) -> bool:
+    try:
+        from_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 def was_cut(response: ChatResponse) -> bool:

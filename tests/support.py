@@ -36,7 +36,7 @@ def request_of(
     stream: bool = False,
 ) -> Request:
     """The request of a call that is not held to a window."""
-    body = input_body(model_input, options, offer or Offer())
+    body = input_body(model_input, options, offer or Offer()).wire
     return run_request(
         settings, body, options, max_tokens=options.max_tokens, offer=offer, json_mode=json_mode, stream=stream
     )

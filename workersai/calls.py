@@ -108,7 +108,6 @@ class BaseClient(Generic[HTTPClientT]):
         trackers = trackers_here()
         in_budget = any(tracker.budget is not None for tracker in trackers)
         fit = fitted(input_body(model_input, options, offer), offer.tools, options, counted=in_budget)
-        max_tokens = fit.max_tokens or SERVICE_MAX_TOKENS
 
         def call(offer: Offer, json_mode: JSONMode | None, in_json: Call | None = None) -> Call:
             # JSON Mode does not stream on the service (wire page, "Requests").
@@ -124,7 +123,7 @@ class BaseClient(Generic[HTTPClientT]):
             )
             asked = Asked(
                 model=options.model,
-                max_tokens=max_tokens,
+                max_tokens=fit.max_tokens,
                 stop=tuple(options.stop or ()),
                 offer=offer,
                 parallel_tool_calls=parallel is not False,
@@ -137,7 +136,7 @@ class BaseClient(Generic[HTTPClientT]):
                 DEFAULT_MAX_RETRIES if options.max_retries is None else options.max_retries,
                 in_json,
                 trackers,
-                (fit.most_tokens, max_tokens),
+                (fit.most_tokens, fit.max_tokens or SERVICE_MAX_TOKENS),
             )
 
         if json_mode is None:

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache, wraps
 from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
 
 from workersai.catalog import model_card
-from workersai.errors import (
-    APIConnectionError,
-    APITimeoutError,
-    BudgetExceededError,
-    ConfigurationError,
-    StreamInterruptedError,
-    WorkersAIError,
-)
+from workersai.errors import BudgetExceededError, ConfigurationError, WorkersAIError
 from workersai.protocol.values import Usage
 
 _inside: ContextVar[tuple[CostTracker, ...]] = ContextVar("workersai_cost_trackers", default=())
 _open: list[CostTracker] = []
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()
+_STARTED_INSIDE = "_workersai_cost_trackers"
 
 
 class CostTracker:
@@ -33,14 +27,15 @@ class CostTracker:
 
     It counts what the service bills, below the frameworks: calls of LangChain, of LlamaIndex and of the clients, whole,
     streamed and repeated, and none that a cache answered. Tasks that are started inside the block count, also where
-    they end after it, and so do threads.
+    they end after it; so do threads that are started inside, as long as the block is open.
 
     Args:
         budget: US dollars that the calls inside may cost. A call that could pass it, if its answer takes all the
             tokens that it may, raises :class:`~workersai.errors.BudgetExceededError` and is not sent. None: no limit.
 
     Blocks may be nested; each counts the calls inside the inner ones, too. A block that is entered again goes on
-    counting. A thread that was started before the block, without LangChain's or asyncio's help, is not inside it.
+    counting. A pool whose threads were started before the block is not inside it, unless it is given the context, as
+    LangChain and asyncio do: ``pool.submit(contextvars.copy_context().run, llm.invoke, "hi")``.
 
     Raises:
         ConfigurationError: the budget is no number of dollars; from a call: the price of its model is not known.
@@ -50,11 +45,11 @@ class CostTracker:
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 0):
             raise ConfigurationError(f"budget must be a number of US dollars, 0 or more, not {budget!r:.80}.")
         self.budget = budget
-        self._lock = threading.Lock()
+        # One that may be taken twice: the garbage collector may end a stream in the midst of counting another.
+        self._lock = threading.RLock()
         self._calls = self._unpriced_calls = 0
         self._prompt_tokens = self._completion_tokens = self._cached_tokens = 0
         self._cost = self._held = 0.0
-        self._older_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     @property
     def calls(self) -> int:
@@ -96,19 +91,18 @@ class CostTracker:
         return self._unpriced_calls
 
     def __repr__(self) -> str:
-        limit = "" if self.budget is None else f" of ${self.budget:,.4f}"
+        limit = "" if self.budget is None else f" of {_dollars(self.budget)}"
         unpriced = f", {self.unpriced_calls:,} of them unpriced" if self.unpriced_calls else ""
         return (
             f"<CostTracker: {self.calls:,} call{'' if self.calls == 1 else 's'}{unpriced}; {self.prompt_tokens:,} + "
-            f"{self.completion_tokens:,} tokens; ${self.cost_usd:,.4f}{limit}>"
+            f"{self.completion_tokens:,} tokens; {_dollars(self.cost_usd)}{limit}>"
         )
 
     def __enter__(self) -> Self:
-        outer = _inside.get() or trackers_here()
-        self._older_threads = weakref.WeakSet(threading.enumerate())
+        _mark_threads()
         with _LOCK:
             _open.append(self)
-        _inside.set((*outer, self))
+        _inside.set((*_inside.get(), self))
         return self
 
     def __exit__(
@@ -116,12 +110,10 @@ class CostTracker:
     ) -> None:
         with _LOCK:
             _open.remove(self)
-        inside = list(_inside.get())
+        inside = _inside.get()
         if self in inside:  # not where another context enters than leaves, as in an async generator
-            inside.reverse()
-            inside.remove(self)
-            inside.reverse()
-            _inside.set(tuple(inside))
+            last = len(inside) - 1 - inside[::-1].index(self)
+            _inside.set(inside[:last] + inside[last + 1 :])
 
     def hold(self, dollars: float, why: str) -> None:
         """Keeps so much of the budget for a call that is about to be sent.
@@ -130,13 +122,15 @@ class CostTracker:
             BudgetExceededError: it isn't there.
         """
         with self._lock:
-            if self.budget is not None and self._cost + self._held + dollars > self.budget:
-                held = f", ${self._held:.4f} kept for calls under way or of unknown cost" if self._held else ""
-                raise BudgetExceededError(
-                    f"The budget of ${self.budget:.4f} could be passed: ${self._cost:.4f} are spent{held}, and this "
-                    f"call may cost up to ${dollars:.4f} ({why}). Lower max_tokens, or raise the budget."
-                )
-            self._held += dollars
+            spent, held = self._cost, self._held
+            if self.budget is None or spent + held + dollars <= self.budget:
+                self._held += dollars
+                return
+        kept = f", {_dollars(held)} kept for calls under way or of unknown cost" if held else ""
+        raise BudgetExceededError(
+            f"The budget of {_dollars(self.budget)} could be passed: {_dollars(spent)} are spent{kept}, and this call "
+            f"may cost up to {_dollars(dollars)} ({why}). Lower max_tokens, or raise the budget."
+        )
 
     def release(self, dollars: float) -> None:
         """Gives back what was kept for a call that came to nothing."""
@@ -164,12 +158,32 @@ class CostTracker:
 
 def trackers_here() -> tuple[CostTracker, ...]:
     """The trackers whose block the running code is inside."""
-    inside = _inside.get()
-    if inside or not _open:
-        return tuple(dict.fromkeys(inside))
-    # A thread of Python's own does not inherit the context of who started it: that it is newer is what can be seen.
-    thread = threading.current_thread()
-    return tuple(tracker for tracker in dict.fromkeys(_open) if thread not in tracker._older_threads)  # noqa: SLF001
+    if not _open:
+        return tuple(dict.fromkeys(_inside.get()))
+    started_inside = getattr(threading.current_thread(), _STARTED_INSIDE, ())
+    return tuple(dict.fromkeys((*(tracker for tracker in started_inside if tracker in _open), *_inside.get())))
+
+
+@cache
+def _mark_threads() -> None:
+    """From now on, each thread bears the trackers that it was started inside of.
+
+    A thread does not inherit the context of who starts it (before Python 3.14), and nothing else tells who that was.
+    """
+    start = threading.Thread.start
+
+    @wraps(start)
+    def marking(thread: threading.Thread) -> None:
+        trackers = trackers_here()
+        if trackers:
+            setattr(thread, _STARTED_INSIDE, trackers)
+        start(thread)
+
+    threading.Thread.start = marking  # type: ignore[method-assign, assignment]
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:,.6f}"
 
 
 @dataclass
@@ -182,14 +196,14 @@ class Meter:
         most_tokens: Bounds of its prompt and of its answer.
 
     Attributes:
-        answered: Set once the service has begun to answer.
+        refused: Set once a reply has come whose status is an error.
         usage: Set once the service has told it.
     """
 
     trackers: tuple[CostTracker, ...]
     model: str
     most_tokens: tuple[int, int]
-    answered: bool = field(default=False, init=False)
+    refused: bool = field(default=False, init=False)
     usage: Usage | None = field(default=None, init=False)
     _most: float = field(default=0.0, init=False)
 
@@ -226,14 +240,19 @@ class Meter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for tracker in self.trackers:
-            if self._may_be_billed(error):
-                tracker.settle(self._most, self.usage)
-            else:
+            if self.usage is None and self._is_free(error):
                 tracker.release(self._most)
+            else:
+                tracker.settle(self._most, self.usage)
 
-    def _may_be_billed(self, error: BaseException | None) -> bool:
-        if isinstance(error, APITimeoutError):
-            return True  # the service may have been about to answer
-        if isinstance(error, WorkersAIError) and not isinstance(error, APIConnectionError | StreamInterruptedError):
-            return bool(error.partial and (error.partial.text or error.partial.tool_calls))  # else it was refused
-        return self.answered
+    def _is_free(self, error: BaseException | None) -> bool:
+        """Whether the service surely bills nothing: the request didn't reach it, or it refused in its own words.
+
+        Whatever else ends a request, a cancelled task and Ctrl-C too, leaves it with an answer that may be billed.
+        """
+        if self.refused:
+            return True
+        if not isinstance(error, WorkersAIError):
+            return False
+        came = error.partial is not None and bool(error.partial.text or error.partial.tool_calls)
+        return error.never_sent or (error.code is not None and not came)

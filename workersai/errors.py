@@ -30,6 +30,8 @@ class WorkersAIError(Exception):
     """
 
     default_retryable = False
+    never_sent = False
+    """Whether no connection stood, so that nothing was sent and nothing can be billed."""
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from workersai.calls import Call
+from workersai.costs import Meter
 from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
 from workersai.protocol.reply import ReplyHead, completion_from_body, error_from_body
 from workersai.protocol.request import Request
@@ -94,7 +95,7 @@ def _run_once(call: Call) -> Flow[Completion]:
     def attempt() -> Flow[Completion]:
         with call.meter() as meter:
             head: ReplyHead = yield Send(call.request)
-            meter.answered = head.ok
+            meter.refused = not head.ok
             body: bytes = yield _RECEIVE_ALL
             if not head.ok:
                 raise error_from_body(body, head)
@@ -109,7 +110,7 @@ def _paid_for(before: Usage | None, completion: Completion) -> Completion:
     """The answer with the tokens of the request before it, which were paid for as well."""
     own = completion.usage
     if before is None or own is None:
-        return replace(completion, usage=own or before)
+        return replace(completion, usage=None)  # a part of the sum would pass for the whole
     both = Usage(
         prompt_tokens=before.prompt_tokens + own.prompt_tokens,
         completion_tokens=before.completion_tokens + own.completion_tokens,
@@ -132,8 +133,7 @@ def stream(call: Call) -> Flow[None]:
     def attempt() -> Flow[None]:
         nonlocal nothing_emitted
         with call.meter() as meter:
-            reader = yield from _open_stream(call)
-            meter.answered = True
+            reader = yield from _open_stream(call, meter)
             while not (reader.ended or reader.done):
                 data = yield from _receive_into(reader)
                 if not data:
@@ -145,8 +145,10 @@ def stream(call: Call) -> Flow[None]:
                 if deltas:
                     nothing_emitted = False
                     yield Emit(deltas)
-            last = reader.close()
-            meter.usage = reader.usage
+            try:
+                last = reader.close()
+            finally:
+                meter.usage = reader.usage
         yield Emit(last)
         if reader.done:
             yield from _drain()
@@ -154,8 +156,9 @@ def stream(call: Call) -> Flow[None]:
     yield from _retried(attempt, call.max_retries, lambda: nothing_emitted)
 
 
-def _open_stream(call: Call) -> Flow[StreamReader]:
+def _open_stream(call: Call, meter: Meter) -> Flow[StreamReader]:
     head: ReplyHead = yield Send(call.request)
+    meter.refused = not head.ok
     if not head.ok:
         body: bytes = yield _RECEIVE_ALL
         raise error_from_body(body, head)

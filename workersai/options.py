@@ -102,18 +102,19 @@ class CallOptions(BaseModel):
     max_tokens: Annotated[int | None, AfterValidator(_checked_at_least_one)] = None
     """Most tokens of the answer; by default what the prompt leaves of the window, up to ``default_max_tokens``.
 
-    Of a model that the catalog doesn't list the window is not known: it takes what the service takes, 256.
+    Of a model that the catalog doesn't list the window is not known: without either, the service takes 256.
     """
 
     default_max_tokens: Annotated[int | None, AfterValidator(_checked_at_least_one)] = None
-    """Most tokens of the answer where ``max_tokens`` is None; 4,096 by default."""
+    """Most tokens of the answer where ``max_tokens`` is None; 4,096 by default, for models of the catalog."""
 
     on_overflow: Literal["error", "trim", "send"] | None = None
     """What becomes of a prompt that, with room for the answer, is over the window (of a model in the catalog).
 
     ``"error"``, the default: :class:`~workersai.errors.ContextWindowExceededError`, and nothing is sent. ``"trim"``:
     the oldest turns are left out, until the rest fits; the system messages and the last user message with all that
-    follows it stay. Without ``max_tokens``, room is made for ``default_max_tokens``. ``"send"``: the service decides.
+    follows it stay. Without ``max_tokens``, room is made for ``default_max_tokens``, at most for half the window.
+    ``"send"``: the service decides.
     """
 
     stop: Annotated[str | Sequence[str] | None, AfterValidator(_checked_stop)] = None

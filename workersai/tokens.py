@@ -56,8 +56,8 @@ def count_tokens(text_or_messages: Input, *, tools: Sequence[ToolLike] | None = 
         tools: What the model may call, as for :meth:`workersai.Client.run`; counted with messages only.
 
     Returns:
-        The count; without the extra ``tokens``, an estimate. Measured against the exact count it is 1 to 1.5 times
-        as high for English, JSON and code, and up to 3.5 times for other scripts (``benchmarks/tokens.py``).
+        The count; without the extra ``tokens``, an estimate. Measured against the exact count it is 1 to 1.7 times
+        as high for English, JSON and code, and up to 4 times for other scripts and for blanks (``benchmarks/tokens.py``).
 
     Raises:
         BadRequestError: a message or a tool is not one that the service takes.

@@ -65,6 +65,8 @@ def head_of(response: httpx.Response) -> ReplyHead:
 def error_from_httpx(error: httpx.HTTPError) -> WorkersAIError:
     """The error for a request that got no reply, or not the whole of one; httpx's own is its cause."""
     ours = _error_from_httpx(error)
+    unsent = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
+    ours.never_sent = isinstance(error, unsent)
     ours.__cause__ = error
     return ours
 

@@ -13,6 +13,7 @@ from typing import Any
 from workersai.catalog import DEFAULT_MAX_TOKENS, SERVICE_MAX_TOKENS, model_card
 from workersai.errors import BadRequestError, ContextWindowExceededError
 from workersai.options import CallOptions
+from workersai.protocol.request import InputBody
 from workersai.protocol.template import frame_tokens, tool_text, turn_text, turn_tokens
 from workersai.protocol.turns import turns_of
 from workersai.protocol.values import Trimmed
@@ -38,11 +39,11 @@ class Fitted:
     trimmed: Trimmed | None = None
 
 
-def fitted(body: Body, tools: Tools, options: CallOptions, *, counted: bool = False) -> Fitted:
+def fitted(given: InputBody, tools: Tools, options: CallOptions, *, counted: bool = False) -> Fitted:
     """The body, held to the window of its model as ``on_overflow`` says.
 
     Args:
-        body: The ``prompt`` or the ``messages`` of a request.
+        given: The ``prompt`` or the ``messages`` of a request.
         tools: As the request has them.
         options: Those of the call.
         counted: Whether to count in any case; else only a prompt that is near the window's end is.
@@ -51,25 +52,27 @@ def fitted(body: Body, tools: Tools, options: CallOptions, *, counted: bool = Fa
         ContextWindowExceededError: it does not fit.
         BadRequestError: it is to be trimmed, and the model's window is not known.
     """
-    card = model_card(options.model)
+    body, card = given.wire, model_card(options.model)
     if card is None:
         if options.on_overflow == "trim":
             raise BadRequestError(
                 f"on_overflow: the window of {options.model} is not known, so nothing can be trimmed."
             )
-        return Fitted(body, options.max_tokens, 0)
+        return Fitted(body, options.max_tokens or options.default_max_tokens, 0)
     default = options.default_max_tokens or DEFAULT_MAX_TOKENS
     wanted = options.max_tokens or default
     most = most_by_bytes(body, tools)
     if most + wanted <= card.context_window and not counted:
         return Fitted(body, wanted, most)
-    prompt = _Prompt(body, tools, raw=bool(options.raw))
+    prompt = _Prompt(given, tools, raw=bool(options.raw))
     if options.on_overflow == "trim":
-        prompt.trim(card.context_window - wanted)
+        # More than half of it would be no room for a history any more.
+        room = options.max_tokens or min(default, card.context_window // 2)
+        prompt.trim(card.context_window - room)
     if options.on_overflow != "send" and prompt.tokens.fewest + (options.max_tokens or 1) > card.context_window:
         raise _overflow(prompt, options, card.context_window)
-    room = options.max_tokens or _room(prompt.tokens, card.context_window, default)
-    return Fitted(prompt.body, room, prompt.tokens.most, prompt.trimmed)
+    max_tokens = options.max_tokens or _room(prompt.tokens, card.context_window, default)
+    return Fitted(prompt.body, max_tokens, prompt.tokens.most, prompt.trimmed)
 
 
 def most_by_bytes(body: Body, tools: Tools) -> int:
@@ -89,13 +92,14 @@ def _messages(body: Body) -> Sequence[Mapping[str, Any]]:
 class _Prompt:
     """A prompt that may be too long, with what has been left out of it."""
 
-    def __init__(self, body: Body, tools: Tools, *, raw: bool) -> None:
-        self.body = body
+    def __init__(self, given: InputBody, tools: Tools, *, raw: bool) -> None:
+        self.body: Body = given.wire
+        self.given = given
         self.tools = tools
-        self.messages = _messages(body)
+        self.messages = _messages(given.wire)
         self.sizes = dict(enumerate(map(message_tokens, self.messages)))  # of those that are kept, by their index
         self.trimmed: Trimmed | None = None
-        self._raw = raw_tokens(body["prompt"]) if raw and "prompt" in body else None
+        self._raw = raw_tokens(given.wire["prompt"]) if raw and "prompt" in given.wire else None
         self._tools = sum(map(tool_tokens, tools), Tokens(0, 0))
         self._turns = sum(self.sizes.values(), Tokens(0, 0))
 
@@ -108,7 +112,7 @@ class _Prompt:
     def trim(self, limit: int) -> None:
         """Leaves out the oldest turns, until at the most so many tokens remain, or none can go."""
         left_out = Tokens(0, 0)
-        for turn in turns_of(self.messages)[:-1]:
+        for turn in turns_of(self.given.messages)[:-1]:
             if self.tokens.most <= limit:
                 break
             gone = sum(map(self.sizes.pop, turn), Tokens(0, 0))
@@ -136,10 +140,10 @@ def _overflow(prompt: _Prompt, options: CallOptions, window: int) -> ContextWind
     what = f"Without {len(prompt.trimmed.messages):,} older messages, the prompt" if prompt.trimmed else "The prompt"
     count = f"{'at least ' if prompt.tokens.most > tokens else ''}{tokens:,} tokens"
     answer = f"and the answer may take {room:,} (max_tokens): together more than" if room else "and leaves no room in"
-    advice = "Shorten it"
-    if room:
+    advice = "Ask for fewer" if room and room >= window else "Shorten it"
+    if room and room < window:
         advice += ", or ask for fewer tokens with max_tokens"
-    if options.on_overflow != "trim" and len(turns_of(prompt.messages)) > 1:
+    if options.on_overflow != "trim" and len(turns_of(prompt.given.messages)) > 1:
         advice += ", or let the oldest turns be left out with on_overflow='trim'"
     return ContextWindowExceededError(
         f"{what} is {count}, {answer} the context window of {options.model}, which is {window:,}. {_largest(prompt)}"

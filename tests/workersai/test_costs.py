@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import json
 import pickle
 import threading
 from collections.abc import Callable
@@ -20,10 +21,12 @@ from tests.support import Driver, Serve, connection
 from workersai import CATALOG, AsyncClient, Client, CostTracker, Message
 from workersai import Usage as Told
 from workersai.errors import (
+    APIConnectionError,
     BudgetExceededError,
     ConfigurationError,
     ModelNotFoundError,
     RateLimitError,
+    ServerError,
     StreamInterruptedError,
 )
 from workersai.local import Answer, CalledTool, Gate, LocalServer, RawReply, Refusal
@@ -65,7 +68,7 @@ def test_calls_inside_are_counted_and_others_are_not(driver: Driver, server: Loc
     assert cost.cached_tokens == 0, "only a session has them"
     assert completion.usage is not None
     assert completion.usage.cost_usd == pytest.approx(PRICE)
-    assert repr(cost) == "<CostTracker: 2 calls; 2,000 + 400 tokens; $0.0015>"
+    assert repr(cost) == "<CostTracker: 2 calls; 2,000 + 400 tokens; $0.001480>"
     with cost:
         driver.run(settings, "hi", session_affinity="s")
     assert sums(cost) == costing(3)
@@ -148,6 +151,43 @@ def test_a_thread_that_was_there_before_is_inside_only_with_the_context(server: 
             assert cost.calls == 1
 
 
+def test_threads_that_are_started_elsewhere_are_not_inside(server: LocalServer) -> None:
+    opened, done = threading.Event(), threading.Event()
+
+    def somebody() -> None:
+        with CostTracker() as other:
+            opened.set()
+            done.wait(10)
+        others.append(other)
+
+    others: list[CostTracker] = []
+    somebody_else = threading.Thread(target=somebody)
+    somebody_else.start()
+    opened.wait(10)
+    with Client(**connection(server)) as client:
+        in_thread(lambda: client.run("not theirs"))
+        with CostTracker() as ours:
+            in_thread(lambda: client.run("ours"))
+    done.set()
+    somebody_else.join()
+    assert (others[0].calls, ours.calls) == (0, 1)
+
+
+def test_a_pool_forgets_a_block_that_is_over(server: LocalServer) -> None:
+    def own() -> int:
+        with CostTracker() as inner:
+            client.run("hi")
+        return inner.calls
+
+    with Client(**connection(server)) as client, ThreadPoolExecutor(1) as pool:
+        with CostTracker() as first, first:
+            assert pool.submit(own).result() == 1
+        pool.submit(client.run, "later").result()
+        with CostTracker() as second:
+            assert pool.submit(own).result() == 1
+        assert (first.calls, second.calls) == (1, 0)
+
+
 def test_a_thread_with_a_tracker_of_its_own_counts_in_both(server: LocalServer) -> None:
     def own() -> None:
         with CostTracker() as inner:
@@ -200,7 +240,7 @@ def test_a_stream_that_is_left_is_a_call_of_unknown_cost(driver: Driver, serve: 
         driver.first(connection(server), "hi")
     assert (cost.calls, cost.unpriced_calls) == (2, 1)
     assert cost.cost_usd == pytest.approx(PRICE)
-    assert repr(cost) == "<CostTracker: 2 calls, 1 of them unpriced; 1,000 + 200 tokens; $0.0007 of $1.0000>"
+    assert repr(cost) == "<CostTracker: 2 calls, 1 of them unpriced; 1,000 + 200 tokens; $0.000740 of $1.000000>"
 
 
 def test_a_stream_that_was_cut_off_is_a_call_of_unknown_cost(driver: Driver, serve: Serve) -> None:
@@ -221,7 +261,7 @@ def test_a_stream_that_is_never_begun_is_no_call(server: LocalServer) -> None:
     assert sums(cost) == costing(1)
 
 
-def test_a_task_that_is_cancelled_lets_go_of_what_it_held(serve: Serve) -> None:
+def test_a_task_that_is_cancelled_may_have_cost_something(serve: Serve) -> None:
     gate = Gate()
     server = serve([Answer(pieces=["a", "b"], hold={1: gate}), ANSWER])
 
@@ -233,9 +273,50 @@ def test_a_task_that_is_cancelled_lets_go_of_what_it_held(serve: Serve) -> None:
                 task.cancel()
                 await asyncio.wait([task])
                 await client.run("hi")
+                with pytest.raises(BudgetExceededError, match="of unknown cost"):
+                    await client.run("hi", max_tokens=5_000)
         return cost
 
-    assert sums(asyncio.run(main())) == costing(1)
+    cost = asyncio.run(main())
+    assert (cost.calls, cost.unpriced_calls) == (2, 1)
+
+
+@pytest.mark.parametrize("body", [b'{"result":{"usage":{"prompt_tokens":9}}}', b'{"result":{"resp', b"<html>"])
+def test_an_answer_that_cannot_be_read_may_have_cost_something(driver: Driver, serve: Serve, body: bytes) -> None:
+    server = serve(lambda _: RawReply(body, content_type="application/json"))
+    with CostTracker() as cost:
+        for call in (driver.run, driver.stream):
+            with pytest.raises(ServerError):
+                call(connection(server), "hi")
+    assert (cost.calls, cost.unpriced_calls) == (2, 2)
+
+
+def test_a_request_that_was_never_sent_costs_nothing_and_one_that_was_lost_may(driver: Driver, serve: Serve) -> None:
+    server = serve(lambda _: RawReply([b"{"], cut=True))
+    with CostTracker(budget=0.1) as cost:
+        with pytest.raises(APIConnectionError) as caught:
+            driver.run({"account_id": "a", "api_token": "t", "base_url": "http://127.0.0.1:9"}, "hi", max_retries=1)
+        assert caught.value.never_sent
+        assert cost.calls == 0
+        with pytest.raises(APIConnectionError) as caught:
+            driver.run(connection(server), "hi", max_retries=1)
+        assert not caught.value.never_sent
+    assert (cost.calls, cost.unpriced_calls) == (2, 2)
+
+
+@pytest.mark.parametrize("count", [-5, 1e300, "12"])
+def test_counts_that_cannot_be_right_are_none(driver: Driver, serve: Serve, count: Any) -> None:
+    result = {"result": {"response": "hi", "usage": {"prompt_tokens": count, "completion_tokens": 1}}}
+    server = serve(lambda _: RawReply(json.dumps(result).encode(), content_type="application/json"))
+    with CostTracker() as cost:
+        assert driver.run(connection(server), "hi").usage is None
+    assert (cost.calls, cost.unpriced_calls, cost.cost_usd) == (1, 1, 0)
+
+
+def test_a_stream_that_the_garbage_collector_ends_does_not_block() -> None:
+    with CostTracker() as cost, cost._lock:
+        cost.settle(0, None)  # as the collector does, in the midst of counting
+    assert cost.calls == 1
 
 
 # The budget
@@ -248,7 +329,7 @@ def test_a_call_that_could_pass_the_budget_is_not_sent(driver: Driver, server: L
         driver.run(connection(server), "hi", **options)
         driver.stream(connection(server), "hi", **options)
         for call in (driver.run, driver.stream):
-            with pytest.raises(BudgetExceededError, match=r"budget of \$0\.0020 .* \$0\.0015 are spent") as caught:
+            with pytest.raises(BudgetExceededError, match=r"budget of \$0\.002000 .* \$0\.001480 are spent") as caught:
                 call(connection(server), "hi", **options)
             assert "up to 256 of answer" in str(caught.value)
         driver.run(connection(server), "hi", max_tokens=200)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import Driver, Serve, connection
-from workersai import Client, Message, ToolCall, Trimmed, count_tokens, tokens
+from workersai import Client, InvalidToolCall, Message, ToolCall, Trimmed, count_tokens, tokens
 from workersai.errors import BadRequestError, ContextWindowExceededError
 from workersai.local import Refusal
 from workersai.options import CallOptions
@@ -245,7 +245,12 @@ def conversations(draw: st.DrawFn) -> list[Message]:
         text = text_of(size)
         if kind == "call":
             called.append(draw(CALL_IDS))
-            messages.append(Message("assistant", text, tool_calls=[ToolCall(called[-1], "f", {})]))
+            broken = draw(st.booleans())
+            messages.append(
+                Message("assistant", text, invalid_tool_calls=[InvalidToolCall(called[-1], "f", "{", "broken")])
+                if broken
+                else Message("assistant", text, tool_calls=[ToolCall(called[-1], "f", {})])
+            )
         elif kind == "tool":
             messages.append(Message("tool", text, tool_call_id=draw(st.sampled_from(called))))
         else:
@@ -260,14 +265,14 @@ def test_trimming_keeps_what_it_must_and_the_budget(messages: list[Message], max
     try:
         fit = fitted(body, [], options)
     except ContextWindowExceededError as error:
-        turn = turns_of(body["messages"])[-1] if turns_of(body["messages"]) else []
+        turn = turns_of(messages)[-1] if turns_of(messages) else []
         kept = [message for index, message in enumerate(messages) if index in turn or message.role == "system"]
         assert error.prompt_tokens == count_tokens(kept), "nothing more could go"  # noqa: PT017
         assert error.prompt_tokens + (max_tokens or 1) > WINDOW  # noqa: PT017
         return
     left_out = fit.trimmed.messages if fit.trimmed else ()
     kept = [message for index, message in enumerate(messages) if index not in left_out]
-    assert fit.body["messages"] == input_body(kept, options, Offer())["messages"]
+    assert fit.body["messages"] == input_body(kept, options, Offer()).wire["messages"]
     assert fit.max_tokens is not None
     assert count_tokens(kept) + fit.max_tokens <= WINDOW
     assert fit.max_tokens == (max_tokens or fit.max_tokens)
@@ -279,13 +284,13 @@ def test_trimming_keeps_what_it_must_and_the_budget(messages: list[Message], max
     list(checked_history(kept))  # raises where a result has lost its call
     answered = {message.tool_call_id for message in kept if message.role == "tool"}
     assert not any(messages[index].tool_call_id in answered for index in left_out if messages[index].role == "tool")
-    assert fitted(fit.body, [], options) == fitted(fit.body, [], options)
-    assert fitted(fit.body, [], options).trimmed is None, "trimming what was trimmed changes nothing"
+    again = fitted(input_body(kept, options, Offer()), [], options)
+    assert (again.body, again.trimmed) == (fit.body, None), "trimming what was trimmed changes nothing"
 
 
 @given(conversations())
 def test_turns_hold_each_message_once_and_begin_with_the_user(messages: list[Message]) -> None:
-    turns = turns_of(messages_to_wire(messages))
+    turns = turns_of(messages)
     assert sorted(index for turn in turns for index in turn) == [
         index for index, message in enumerate(messages) if message.role != "system"
     ]
@@ -294,6 +299,7 @@ def test_turns_hold_each_message_once_and_begin_with_the_user(messages: list[Mes
     for number, turn in enumerate(turns):
         for index in turn:
             calls |= {call.id: number for call in messages[index].tool_calls}
+            calls |= {call.id: number for call in messages[index].invalid_tool_calls}
             answered = messages[index].tool_call_id
             assert answered is None or calls[answered] == number
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from workersai.catalog import SERVICE_MAX_TOKENS
 from workersai.errors import ServerError, WorkersAIError, error_for
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.leaks import LeakFilter
@@ -23,6 +24,8 @@ from workersai.protocol.stop import before_stop
 from workersai.protocol.tool_calls import ToolCallAssembler
 from workersai.protocol.tools import Offer
 from workersai.protocol.values import Completion, Trimmed, Usage
+
+_NO_COUNT = 1e12  # tokens
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Asked:
     """What the reader of a reply must know of its request."""
 
     model: str
-    max_tokens: int
+    max_tokens: int | None
     stop: tuple[str, ...] = ()
     offer: Offer = field(default_factory=Offer)
     parallel_tool_calls: bool = True
@@ -144,6 +147,9 @@ def usage_of(usage: Any, model: str) -> Usage | None:
     """The token counts, or None where there are none. The schema allows them to be fractional numbers."""
     if not isinstance(usage, dict) or not usage:
         return None
+    counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
+    if not all(isinstance(count, int | float) and 0 <= count < _NO_COUNT for count in counts):
+        return None  # it is none that could be added up, or priced
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     return Usage(
@@ -160,11 +166,16 @@ def _count(number: Any) -> int:
 
 def finish_reason_of(given: Any, *, called: bool, usage: Usage | None, asked: Asked) -> str:
     """Why the answer ended. The native shape doesn't say, so it is told from what came (wire page, "Replies")."""
-    if given is None and usage is not None and usage.completion_tokens >= asked.max_tokens:
+    if given is None and usage is not None and _reached(usage.completion_tokens, asked.max_tokens):
         return "length"
     if called and given in (None, "stop"):
         return "tool_calls"
     return str(given or "stop")
+
+
+def _reached(tokens: int, max_tokens: int | None) -> bool:
+    # Where none was asked for, the service's own is known for some models only: more than it was not cut there.
+    return tokens == SERVICE_MAX_TOKENS if max_tokens is None else tokens >= max_tokens
 
 
 def error_of(payload: Any, head: ReplyHead) -> WorkersAIError | None:

@@ -50,7 +50,15 @@ class Request:
         return f"Request(url={self.url!r}, content={len(self.content)} bytes)"
 
 
-def input_body(model_input: Input, options: CallOptions, offer: Offer) -> dict[str, Any]:
+@dataclass(frozen=True)
+class InputBody:
+    """The part of a request's body that is the prompt or the messages, and the messages that it was made of."""
+
+    wire: dict[str, Any]
+    messages: tuple[Message, ...] = ()
+
+
+def input_body(model_input: Input, options: CallOptions, offer: Offer) -> InputBody:
     """The part of a request's body that is the prompt, or the messages.
 
     Raises:
@@ -60,7 +68,7 @@ def input_body(model_input: Input, options: CallOptions, offer: Offer) -> dict[s
         if not model_input:
             raise BadRequestError("The prompt is empty: the service needs at least one character.")
         if not offer.tools:
-            return {"prompt": model_input}
+            return InputBody({"prompt": model_input})
         # The Prompt form takes no tools: a text is one message of a conversation then.
         if options.raw:
             raise BadRequestError("raw: a prompt in the model's own markup takes no tools; give messages.")
@@ -69,10 +77,11 @@ def input_body(model_input: Input, options: CallOptions, offer: Offer) -> dict[s
         raise BadRequestError(f"A call takes a text or a list of messages, not {type(model_input).__name__}.")
     if not model_input:
         raise BadRequestError("The list of messages is empty: the service needs at least one.")
-    messages = [_message(item, f"messages[{index}]") for index, item in enumerate(model_input)]
+    messages = tuple(_message(item, f"messages[{index}]") for index, item in enumerate(model_input))
     if not any(message.content or message.tool_calls or message.invalid_tool_calls for message in messages):
         raise BadRequestError("The messages are empty: there is nothing for the model to answer.")
-    return {"messages": [_message_to_wire(message) for message in checked_history(messages)]}
+    wire = [_message_to_wire(message) for message in checked_history(messages)]
+    return InputBody({"messages": wire}, messages)
 
 
 def run_request(
@@ -89,7 +98,7 @@ def run_request(
 
     Args:
         settings: Who calls, and where.
-        model_input: As :func:`input_body` makes it.
+        model_input: As :func:`input_body` makes it, or a part of the messages.
         options: Those of the call.
         max_tokens: What to ask for in place of the options' own; None leaves it to the service.
         offer: The tools, if there are any.

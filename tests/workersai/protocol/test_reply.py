@@ -43,9 +43,8 @@ def test_cached_tokens_are_read() -> None:
 
 def test_token_counts_may_be_fractional_numbers_or_missing() -> None:
     assert parse(result(response="x", usage={"prompt_tokens": 3.0})).usage == Usage(3, 0)
-    assert parse(result(response="x", usage={"prompt_tokens": float("inf"), "completion_tokens": 2})).usage == Usage(
-        0, 2
-    )
+    assert parse(result(response="x", usage={"prompt_tokens": None, "completion_tokens": 2})).usage == Usage(0, 2)
+    assert parse(result(response="x", usage={"prompt_tokens": float("inf"), "completion_tokens": 2})).usage is None
     assert parse(result(response="x", usage=None)).usage is None
     assert parse(result(response="x")).usage is None
 
