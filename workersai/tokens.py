@@ -57,7 +57,8 @@ def count_tokens(text_or_messages: Input, *, tools: Sequence[ToolLike] | None = 
 
     Returns:
         The count; without the extra ``tokens``, an estimate. Measured against the exact count it is 1 to 1.7 times
-        as high for English, JSON and code, and up to 4 times for other scripts and for blanks (``benchmarks/tokens.py``).
+        as high for English, JSON and code, and up to 4 times for other scripts and for blanks
+        (``benchmarks/tokens.py``, and the texts of its tests).
 
     Raises:
         BadRequestError: a message or a tool is not one that the service takes.
