@@ -31,9 +31,8 @@ def main() -> None:
     chat = [Message("system", "Be brief.")]
     while count_tokens(chat) < WINDOW:
         chat += [Message("user", f"{len(chat)}: {TURN}"), Message("assistant", f"{len(chat)}. {TURN}")]
-    tokens._counted.clear()  # noqa: SLF001 - to count it from the beginning
     print(f"A chat of {count_tokens(chat):,} tokens in {len(chat)} messages")
-    tokens._counted.clear()  # noqa: SLF001
+    tokens._counted.clear()  # noqa: SLF001 - to count it from the beginning
     fresh = _seconds(lambda: count_tokens(chat))
     chat.append(Message("user", "One more question."))
     more = _seconds(lambda: count_tokens(chat))

@@ -134,18 +134,17 @@ def stream(call: Call) -> Flow[None]:
         nonlocal nothing_emitted
         with call.meter() as meter:
             reader = yield from _open_stream(call, meter)
-            while not (reader.ended or reader.done):
-                data = yield from _receive_into(reader)
-                if not data:
-                    break
-                deltas = reader.feed(data)
-                meter.usage = reader.usage
-                if reader.ended:
-                    yield HangUp()  # before the caller is given what came: it may take its time over it
-                if deltas:
-                    nothing_emitted = False
-                    yield Emit(deltas)
             try:
+                while not (reader.ended or reader.done):
+                    data = yield from _receive_into(reader)
+                    if not data:
+                        break
+                    deltas = reader.feed(data)
+                    if reader.ended:
+                        yield HangUp()  # before the caller is given what came: it may take its time over it
+                    if deltas:
+                        nothing_emitted = False
+                        yield Emit(deltas)
                 last = reader.close()
             finally:
                 meter.usage = reader.usage

@@ -61,10 +61,11 @@ def fitted(given: InputBody, tools: Tools, options: CallOptions, *, counted: boo
         return Fitted(body, options.max_tokens or options.default_max_tokens, 0)
     default = options.default_max_tokens or DEFAULT_MAX_TOKENS
     wanted = options.max_tokens or default
-    most = most_by_bytes(body, tools)
+    raw = bool(options.raw) and "prompt" in body
+    most = 1 + _bytes(body["prompt"]) if raw else most_by_bytes(body, tools)
     if most + wanted <= card.context_window and not counted:
         return Fitted(body, wanted, most)
-    prompt = _Prompt(given, tools, raw=bool(options.raw))
+    prompt = _Prompt(given, tools, raw=raw)
     if options.on_overflow == "trim":
         # More than half of it would be no room for a history any more.
         room = options.max_tokens or min(default, card.context_window // 2)
@@ -80,7 +81,11 @@ def most_by_bytes(body: Body, tools: Tools) -> int:
     messages = _messages(body)
     texts = [*map(turn_text, messages), *map(tool_text, tools)]
     own = frame_tokens(messages[0], tools=bool(tools)) + sum(map(turn_tokens, messages))
-    return own + sum(len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts)
+    return own + sum(map(_bytes, texts))
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def _messages(body: Body) -> Sequence[Mapping[str, Any]]:
@@ -99,7 +104,7 @@ class _Prompt:
         self.messages = _messages(given.wire)
         self.sizes = dict(enumerate(map(message_tokens, self.messages)))  # of those that are kept, by their index
         self.trimmed: Trimmed | None = None
-        self._raw = raw_tokens(given.wire["prompt"]) if raw and "prompt" in given.wire else None
+        self._raw = raw_tokens(given.wire["prompt"]) if raw else None
         self._tools = sum(map(tool_tokens, tools), Tokens(0, 0))
         self._turns = sum(self.sizes.values(), Tokens(0, 0))
 

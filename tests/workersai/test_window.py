@@ -15,10 +15,10 @@ from workersai.errors import BadRequestError, ContextWindowExceededError
 from workersai.local import Refusal
 from workersai.options import CallOptions
 from workersai.protocol.history import checked_history
-from workersai.protocol.request import input_body, messages_to_wire
+from workersai.protocol.request import InputBody, input_body, messages_to_wire
 from workersai.protocol.tools import Offer
 from workersai.protocol.turns import turns_of
-from workersai.window import fitted
+from workersai.window import Fitted, fitted
 
 WINDOW = 24_000
 OVERFLOW = (
@@ -135,6 +135,8 @@ def test_a_raw_prompt_is_counted_as_it_is(driver: Driver, serve: Serve) -> None:
     driver.run(connection(server), f"{markup}{text_of(20_990)}", raw=True)
     own = 1 + 4 + count_tokens("user") + count_tokens("\n\nhi")
     assert server.requests[0].body["max_tokens"] == WINDOW - own - 20_990
+    with pytest.raises(ContextWindowExceededError):
+        driver.run(connection(server), "x" + "\t" * 400_000, raw=True)  # which the template would strip
 
 
 def test_send_lets_the_service_decide_and_its_refusal_is_the_same_error(driver: Driver, serve: Serve) -> None:
@@ -258,17 +260,23 @@ def conversations(draw: st.DrawFn) -> list[Message]:
     return messages
 
 
+def outcome(body: InputBody, options: CallOptions) -> Fitted | ContextWindowExceededError:
+    try:
+        return fitted(body, [], options)
+    except ContextWindowExceededError as error:
+        return error
+
+
 @given(conversations(), st.integers(1, 22_000) | st.none())
 def test_trimming_keeps_what_it_must_and_the_budget(messages: list[Message], max_tokens: int | None) -> None:
     options = CallOptions(on_overflow="trim", max_tokens=max_tokens)
     body = input_body(messages, options, Offer())
-    try:
-        fit = fitted(body, [], options)
-    except ContextWindowExceededError as error:
+    fit = outcome(body, options)
+    if isinstance(fit, ContextWindowExceededError):
         turn = turns_of(messages)[-1] if turns_of(messages) else []
         kept = [message for index, message in enumerate(messages) if index in turn or message.role == "system"]
-        assert error.prompt_tokens == count_tokens(kept), "nothing more could go"  # noqa: PT017
-        assert error.prompt_tokens + (max_tokens or 1) > WINDOW  # noqa: PT017
+        assert fit.prompt_tokens == count_tokens(kept), "nothing more could go"
+        assert fit.prompt_tokens + (max_tokens or 1) > WINDOW
         return
     left_out = fit.trimmed.messages if fit.trimmed else ()
     kept = [message for index, message in enumerate(messages) if index not in left_out]

@@ -178,9 +178,8 @@ class StreamReader:
             raise self._garbage(event)
         usage = payload.get("usage")
         if usage:
-            self._usage = usage_of(
-                usage, self._asked.model
-            )  # cumulative where it comes more than once: the last one stands
+            # Cumulative where it comes more than once: the last one stands.
+            self._usage = usage_of(usage, self._asked.model)
         choices = payload.get("choices")
         if choices:
             payload = self._choice(choices, event)
