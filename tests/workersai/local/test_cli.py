@@ -28,9 +28,12 @@ def finished(*arguments: str, environment: dict[str, str] | None = None) -> subp
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start with them.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(  # noqa: S603
         [*COMMAND, "serve", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN
     )
+    signal.signal(signal.SIGINT, before)
     try:
         with process:
             try:
