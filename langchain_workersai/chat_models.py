@@ -18,6 +18,7 @@ from langchain_workersai.counting import CountingChatModel
 from langchain_workersai.errors import langchain_errors
 from langchain_workersai.messages import ChunkWriter, message_to_langchain, messages_from_langchain
 from langchain_workersai.profile import profile_of
+from langchain_workersai.retries import on_retry
 from langchain_workersai.structured import StructuredOutputParser, class_of, structured, titled
 from langchain_workersai.tools import ToolSource, envelope_of, plain, tool_from_langchain, tools_from_langchain
 from workersai.connected import ConnectedModel
@@ -201,7 +202,8 @@ class ChatWorkersAI(CountingChatModel, ConnectedModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            completion = self._client.run(messages_from_langchain(messages), **self._call(stop, kwargs))
+            options = self._call(stop, kwargs, run_manager)
+            completion = self._client.run(messages_from_langchain(messages), **options)
         return _result(completion)
 
     @override
@@ -213,7 +215,9 @@ class ChatWorkersAI(CountingChatModel, ConnectedModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            completion = await self._async_client.run(messages_from_langchain(messages), **self._call(stop, kwargs))
+            completion = await self._async_client.run(
+                messages_from_langchain(messages), **self._call(stop, kwargs, run_manager)
+            )
         return _result(completion)
 
     @override
@@ -227,7 +231,9 @@ class ChatWorkersAI(CountingChatModel, ConnectedModel):
         to_chunk = self._to_chunk(kwargs)
         with (
             langchain_errors(),
-            closing(self._client.stream(messages_from_langchain(messages), **self._call(stop, kwargs))) as deltas,
+            closing(
+                self._client.stream(messages_from_langchain(messages), **self._call(stop, kwargs, run_manager))
+            ) as deltas,
         ):
             for delta in deltas:
                 chunk = to_chunk(delta)
@@ -245,8 +251,8 @@ class ChatWorkersAI(CountingChatModel, ConnectedModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         to_chunk = self._to_chunk(kwargs)
         with langchain_errors():
-            call = self._async_client.stream(messages_from_langchain(messages), **self._call(stop, kwargs))
-            async with aclosing(call) as deltas:
+            options = self._call(stop, kwargs, run_manager)
+            async with aclosing(self._async_client.stream(messages_from_langchain(messages), **options)) as deltas:
                 async for delta in deltas:
                     chunk = to_chunk(delta)
                     if run_manager is not None and delta.text:
@@ -259,12 +265,17 @@ class ChatWorkersAI(CountingChatModel, ConnectedModel):
             told = plain(kwargs)
         return super()._get_llm_string(stop, **told)
 
-    def _call(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _call(
+        self,
+        stop: list[str] | None,
+        kwargs: Mapping[str, Any],
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+    ) -> dict[str, Any]:
         """The options of one call, without what is said to this class rather than to the service."""
         overrides = {name: value for name, value in plain(kwargs).items() if name not in _SAID_TO_THIS_CLASS}
         if stop is not None:
             overrides["stop"] = stop
-        return self._options(overrides)
+        return {"on_retry": on_retry(run_manager), **self._options(overrides)}
 
     def _to_chunk(self, kwargs: Mapping[str, Any]) -> Callable[[Delta], ChatGenerationChunk]:
         writer = ChunkWriter(with_usage=kwargs.get("stream_usage", self.stream_usage))

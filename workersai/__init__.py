@@ -19,6 +19,7 @@ from workersai.protocol.values import (
     Trimmed,
     Usage,
 )
+from workersai.retries import Retry
 from workersai.settings import Settings
 from workersai.tokens import count_tokens
 
@@ -34,6 +35,7 @@ __all__ = [
     "InvalidToolCall",
     "Message",
     "ModelCard",
+    "Retry",
     "Settings",
     "Tool",
     "ToolCall",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
@@ -12,7 +13,9 @@ import httpx
 from typing_extensions import Self, Unpack
 
 from workersai import flows
-from workersai.calls import BaseClient, RunOptions
+from workersai.calls import BaseClient, Call, RunOptions
+from workersai.deadline import Deadline
+from workersai.errors import APITimeoutError
 from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Wait
 from workersai.protocol.request import Input
 from workersai.protocol.values import Completion, Delta
@@ -40,7 +43,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     async def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
         """The whole answer; see :meth:`workersai.Client.run`."""
         call = self._prepare(model_input, options)
-        async with _Exchange(await self._pool(), flows.run(call)) as exchange:
+        async with _Exchange(await self._pool(), call, flows.run(call)) as exchange:
             end = await exchange.advance()
         assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
         return end.value
@@ -52,10 +55,10 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         not wait for the event loop to notice.
         """
         call = self._prepare(model_input, options, stream=True)
-        return self._stream(flows.stream(call))
+        return self._stream(call)
 
-    async def _stream(self, flow: Flow[None]) -> AsyncGenerator[Delta, None]:
-        async with _Exchange(await self._pool(), flow) as exchange:
+    async def _stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+        async with _Exchange(await self._pool(), call, flows.stream(call)) as exchange:
             while isinstance(step := await exchange.advance(), Emit):
                 for delta in step.deltas:
                     yield delta
@@ -119,9 +122,11 @@ async def _keep_open(http: httpx.AsyncClient) -> AsyncGenerator[None, None]:
 class _Exchange(Generic[T]):
     """The connection side of one call; the twin of the one in ``client.py``, with the same few lines awaited."""
 
-    def __init__(self, http: httpx.AsyncClient, flow: Flow[T]) -> None:
+    def __init__(self, http: httpx.AsyncClient, call: Call, flow: Flow[T]) -> None:
         self._http = http
+        self._on_retry = call.on_retry
         self._flow = flow
+        self._deadline = Deadline(call.deadline)
         self._response: httpx.Response | None = None
         self._pieces: AsyncIterator[bytes]
 
@@ -140,14 +145,28 @@ class _Exchange(Generic[T]):
             step = self._flow.send(None)
             while not isinstance(step, Emit):
                 try:
-                    outcome = await self._do(step)
+                    outcome = await self._in_time(step)
                 except httpx.HTTPError as error:
                     step = self._flow.throw(error_from_httpx(error))
+                except APITimeoutError as error:
+                    step = self._flow.throw(error)
                 else:
                     step = self._flow.send(outcome)
         except StopIteration as end:
             return Finished(end.value)
         return step
+
+    async def _in_time(self, step: Step) -> Any:
+        left = self._deadline.left()
+        if left is None:
+            return await self._do(step)
+        import anyio  # noqa: PLC0415 - only for who has a deadline
+
+        try:
+            with anyio.fail_after(left):
+                return await self._do(step)
+        except TimeoutError:
+            raise self._deadline.error() from None
 
     async def _do(self, step: Step) -> Any:
         match step:
@@ -162,9 +181,15 @@ class _Exchange(Generic[T]):
                 return b"".join([piece async for piece in self._pieces])
             case HangUp():
                 return await self._release()
-            case Wait(seconds):
+            case Wait(retry):
                 await self._release()
-                return await asyncio.sleep(seconds)
+                if not self._deadline.leaves(retry.wait):
+                    return False
+                told = None if self._on_retry is None else self._on_retry(retry)
+                if inspect.isawaitable(told):
+                    await told
+                await asyncio.sleep(retry.wait)
+                return True
 
     async def _release(self) -> None:
         response, self._response = self._response, None

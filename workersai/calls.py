@@ -17,6 +17,7 @@ from workersai.protocol.json_mode import JSONMode, ResponseFormat, json_mode_of
 from workersai.protocol.reply import Asked
 from workersai.protocol.request import Input, Request, input_body, run_request
 from workersai.protocol.tools import Offer, ToolChoice, ToolLike, offer_of
+from workersai.retries import OnRetry
 from workersai.settings import DEFAULT_MAX_RETRIES, Settings
 from workersai.window import fitted
 
@@ -30,6 +31,7 @@ class RunOptions(Options, total=False):
     tool_choice: ToolChoice | None
     parallel_tool_calls: bool | None
     response_format: ResponseFormat | None
+    on_retry: OnRetry | None
 
 
 _BESIDE_OPTIONS = [name for name in RunOptions.__annotations__ if name not in Options.__annotations__]
@@ -50,6 +52,8 @@ class Call:
     in_json: Call | None = None
     trackers: tuple[CostTracker, ...] = ()
     most_tokens: tuple[int, int] = (0, 0)
+    deadline: float | None = None
+    on_retry: OnRetry | None = None
 
     def meter(self) -> Meter:
         """What reports one request of this call to the trackers that it was made inside of."""
@@ -103,6 +107,9 @@ class BaseClient(Generic[HTTPClientT]):
         parallel = rest.pop("parallel_tool_calls", None)
         if not isinstance(parallel, bool | None):
             raise BadRequestError(f"parallel_tool_calls must be a bool, not {type(parallel).__name__}.")
+        on_retry = rest.pop("on_retry", None)
+        if on_retry is not None and not callable(on_retry):
+            raise BadRequestError(f"on_retry must be a callable, not {type(on_retry).__name__}.")
         options = call_options(rest, beside=_BESIDE_OPTIONS)
 
         trackers = trackers_here()
@@ -136,7 +143,9 @@ class BaseClient(Generic[HTTPClientT]):
                 DEFAULT_MAX_RETRIES if options.max_retries is None else options.max_retries,
                 in_json,
                 trackers,
-                (fit.most_tokens, fit.max_tokens or SERVICE_MAX_TOKENS),
+(fit.most_tokens, fit.max_tokens or SERVICE_MAX_TOKENS),
+                options.deadline,
+                on_retry,
             )
 
         if json_mode is None:

@@ -14,7 +14,8 @@ import httpx
 from typing_extensions import Self, Unpack
 
 from workersai import flows
-from workersai.calls import BaseClient, RunOptions
+from workersai.calls import BaseClient, Call, RunOptions
+from workersai.deadline import Deadline, Guard
 from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Wait
 from workersai.protocol.request import Input
 from workersai.protocol.values import Completion, Delta
@@ -75,7 +76,7 @@ class Client(BaseClient[httpx.Client]):
             WorkersAIError: the call failed; see :mod:`workersai.errors` for the kinds.
         """
         call = self._prepare(model_input, options)
-        with _Exchange(self._pool(), flows.run(call)) as exchange:
+        with _Exchange(self._pool(), call, flows.run(call)) as exchange:
             end = exchange.advance()
         assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
         return end.value
@@ -89,10 +90,10 @@ class Client(BaseClient[httpx.Client]):
         ``response_format`` the whole answer comes in one piece.
         """
         call = self._prepare(model_input, options, stream=True)
-        return self._stream(flows.stream(call))
+        return self._stream(call)
 
-    def _stream(self, flow: Flow[None]) -> Generator[Delta, None, None]:
-        with _Exchange(self._pool(), flow) as exchange:
+    def _stream(self, call: Call) -> Generator[Delta, None, None]:
+        with _Exchange(self._pool(), call, flows.stream(call)) as exchange:
             while isinstance(step := exchange.advance(), Emit):
                 yield from step.deltas
 
@@ -135,9 +136,12 @@ if hasattr(os, "register_at_fork"):  # held for the fork, so that no child finds
 class _Exchange(Generic[T]):
     """The connection side of one call: does what the flow asks, and lets go of the response at the end."""
 
-    def __init__(self, http: httpx.Client, flow: Flow[T]) -> None:
+    def __init__(self, http: httpx.Client, call: Call, flow: Flow[T]) -> None:
         self._http = http
+        self._on_retry = call.on_retry
         self._flow = flow
+        self._deadline = Deadline(call.deadline)
+        self._guard = Guard(self._deadline)
         self._response: httpx.Response | None = None
         self._pieces: Iterator[bytes]
 
@@ -158,9 +162,11 @@ class _Exchange(Generic[T]):
                 try:
                     outcome = self._do(step)
                 except httpx.HTTPError as error:
-                    step = self._flow.throw(error_from_httpx(error))
+                    late = self._deadline.passed
+                    step = self._flow.throw(self._deadline.error() if late else error_from_httpx(error))
                 else:
-                    step = self._flow.send(outcome)
+                    late = self._deadline.passed and isinstance(step, Send | Receive | ReceiveAll)
+                    step = self._flow.throw(self._deadline.error()) if late else self._flow.send(outcome)
         except StopIteration as end:
             return Finished(end.value)
         return step
@@ -171,18 +177,27 @@ class _Exchange(Generic[T]):
                 return next(self._pieces, b"")
             case Send(request):
                 self._release()
-                self._response = self._http.send(build(self._http, request), stream=True, follow_redirects=False)
+                built = build(self._http, request)
+                self._guard.watch_request(built)
+                self._response = self._http.send(built, stream=True, follow_redirects=False)
+                self._guard.watch_reply(self._response)
                 self._pieces = self._response.iter_bytes()
                 return head_of(self._response)
             case ReceiveAll():
                 return b"".join(self._pieces)
             case HangUp():
                 return self._release()
-            case Wait(seconds):
+            case Wait(retry):
                 self._release()
-                return time.sleep(seconds)
+                if not self._deadline.leaves(retry.wait):
+                    return False
+                if self._on_retry is not None:
+                    self._on_retry(retry)
+                time.sleep(retry.wait)
+                return True
 
     def _release(self) -> None:
+        self._guard.end()
         response, self._response = self._response, None
         if response is not None:
             response.close()

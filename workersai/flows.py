@@ -1,13 +1,12 @@
 """A run and a stream, each written once: a generator that yields what it needs done and is sent the outcome.
 
 Nothing here opens, reads or waits. A client pumps a flow (``client.py``, ``async_client.py``): it does each step in
-its own way, sends the outcome in, and throws in what failed. Retries live here.
+its own way, sends the outcome in, and throws in what failed. Retries and deadlines are decided here.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -19,12 +18,9 @@ from workersai.protocol.reply import ReplyHead, completion_from_body, error_from
 from workersai.protocol.request import Request
 from workersai.protocol.stream import StreamReader, deltas_of
 from workersai.protocol.values import Completion, Delta, Usage
+from workersai.retries import Retry, backoff
 
 logger = logging.getLogger("workersai")
-
-_FIRST_BACKOFF = 0.5  # seconds; doubled with each further attempt
-_LONGEST_BACKOFF = 8.0
-_LONGEST_RETRY_AFTER = 60.0  # a service that asks for more is taken to be down
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,9 @@ class HangUp:
 
 @dataclass(frozen=True)
 class Wait:
-    """Let so many seconds pass."""
+    """Tell of a retry and let its wait pass; the outcome is whether the deadline leaves time for it."""
 
-    seconds: float
+    retry: Retry
 
 
 @dataclass(frozen=True)
@@ -192,19 +188,12 @@ def _retried(attempt: Callable[[], Flow[T]], max_retries: int, may_retry: Callab
         try:
             return (yield from attempt())
         except WorkersAIError as error:
-            wait = _backoff(error, tries)
+            wait = backoff(error, tries)
             if tries >= max_retries or wait is None or not may_retry():
                 raise
             tries += 1
-            logger.info("Trying again in %.2f s (%d of %d): %s", wait, tries, max_retries, error)
-        yield Wait(wait)
-
-
-def _backoff(error: WorkersAIError, tries: int) -> float | None:
-    """Seconds to wait before the next attempt, or None where none is worth it."""
-    if not error.retryable:
-        return None
-    if error.retry_after is not None:
-        return error.retry_after if error.retry_after <= _LONGEST_RETRY_AFTER else None
-    # Full jitter: clients that failed together must not come back together.
-    return random.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(tries, 10)))  # noqa: S311 - not a secret
+            retry = Retry(error, attempt=tries, wait=wait)
+        logger.info("Trying again in %.2f s (%d of %d): %s", wait, tries, max_retries, retry.error)
+        if not (yield Wait(retry)):
+            logger.info("Not tried again: the deadline comes first.")
+            raise retry.error

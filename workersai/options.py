@@ -141,6 +141,12 @@ class CallOptions(BaseModel):
     A connection must stand within 10 of them. An ``http_client`` of one's own brings its own default.
     """
 
+    deadline: Annotated[float | None, AfterValidator(_checked_positive)] = None
+    """Seconds that the whole call may take, with its retries and, of a stream, to its last piece; by default no limit.
+
+    :class:`~workersai.errors.APITimeoutError` when they are over, with what a stream had brought in its ``partial``.
+    """
+
     max_retries: Annotated[int | None, Field(ge=0)] = None
     """Further attempts after a failure that is worth one; 2 by default, 0 for none."""
 
@@ -166,6 +172,7 @@ class Options(TypedDict, total=False):
     session_affinity: str | None
     reject_if_busy: bool | None
     timeout: float | None
+    deadline: float | None
     max_retries: int | None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from email.utils import formatdate
 from functools import cache
 from typing import TypeVar
 
@@ -59,6 +60,8 @@ def build(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Req
 
 def head_of(response: httpx.Response) -> ReplyHead:
     """Status and headers of a response; httpx's headers are found in any case."""
+    if "retry-after" in response.headers:
+        response.headers.setdefault("date", formatdate(usegmt=True))  # to measure a date by
     return ReplyHead(status=response.status_code, headers=response.headers)
 
 
