@@ -36,11 +36,19 @@ def serve(
     model: Annotated[Path | None, typer.Option(help="A GGUF file to run in place of SmolLM2-135M-Instruct.")] = None,
     token: Annotated[str, typer.Option(help="The one token that it accepts.")] = "local-token",  # noqa: S107
     account: Annotated[str, typer.Option(help="The one account that it serves.")] = "local-account",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Make replies fail: a code (3040), html:502, empty:200, stall:100, cut:100, garbage:100, event:3040, "
+            "dribble:0.01, content-type:text/plain; with @0.1 behind it, one in ten. May be given more than once."
+        ),
+    ] = None,
 ) -> None:
     """Serve Workers AI's wire on this machine, with a small real model behind it, until Ctrl-C."""
     try:
         from workersai.local import LocalServer  # noqa: PLC0415 - a server and a model
         from workersai.local.engine import EngineError  # noqa: PLC0415
+        from workersai.local.faults import any_of  # noqa: PLC0415
     except ImportError as error:
         sys.exit(str(error))
     try:
@@ -49,7 +57,11 @@ def serve(
         sys.exit(f"{error} Choose another --account or --token.")
     if host not in _LOOPBACK:
         typer.echo(f"Warning: other machines can reach {host}, over plain HTTP.", err=True)
-    server = LocalServer(host=host, port=port, model_path=model, api_token=token, account_id=account)
+    try:
+        faults = any_of(fault) if fault else None
+    except ValueError as error:
+        sys.exit(f"--fault: {error}")
+    server = LocalServer(host=host, port=port, model_path=model, api_token=token, account_id=account, faults=faults)
     try:
         server.start()
     except (EngineError, ImportError) as error:

@@ -2,6 +2,7 @@
 
 from workersai.local import _extra as _extra
 from workersai.local.engine import CalledTool, Engine, RawReply
+from workersai.local.faults import Fault
 from workersai.local.records import RequestRecord
 from workersai.local.scripted import Answer, Gate, Refusal, ScriptedEngine, streamed_calls
 from workersai.local.server import LocalServer
@@ -11,6 +12,7 @@ __all__ = [
     "Answer",
     "CalledTool",
     "Engine",
+    "Fault",
     "Gate",
     "LocalServer",
     "RawReply",

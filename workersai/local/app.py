@@ -19,6 +19,8 @@ from workersai.catalog import CATALOG
 from workersai.local.catalogue import search_models
 from workersai.local.engine import Engine, GenerationRequest
 from workersai.local.exchange import Desk, Exchange
+from workersai.local.faults import Fault, FaultPlan
+from workersai.local.faulty import FaultySend
 from workersai.local.openai import OpenAIDialect, openai_error, request_from_openai
 from workersai.local.reading import request_from_body
 from workersai.local.records import RequestLog, RequestRecord
@@ -42,6 +44,8 @@ _ACCOUNT = BASE_PATH + "/accounts/{account_id}/ai"
 _TWIN = "/ai/v1/"
 # The limit that the service names for a batch, the largest of its requests.
 _MOST_BYTES = 10_000_000
+TRANSPORT = "workersai.transport"
+"""The key of a request's connection in its scope."""
 _RECORD, _CONTENT = "workersai.record", "workersai.content"
 
 
@@ -53,14 +57,16 @@ class LocalApp:
         api_token: The one token that opens it.
         account_id: The one account that it serves.
         log: Where each request is recorded.
+        faults: Which replies fail.
     """
 
-    def __init__(self, engine: Engine, *, api_token: str, account_id: str, log: RequestLog) -> None:
+    def __init__(self, engine: Engine, *, api_token: str, account_id: str, log: RequestLog, faults: FaultPlan) -> None:
         self.desk = Desk(engine, asyncio.Semaphore(engine.slots))
         self._engine = engine
         self._api_token = api_token
         self._account_id = account_id
         self._log = log
+        self._faults = faults
         self._routes = Starlette(
             routes=[
                 Route(_ACCOUNT + "/run/{model:path}", self._run, methods=["POST"]),
@@ -80,7 +86,12 @@ class LocalApp:
             record = RequestRecord(request, _parsed(content))
             self._log.add(record)
             scope[_RECORD], scope[_CONTENT] = record, content
-            await _ReplyWatch(record, send).answer(self._routes, scope, receive)
+            watch = _ReplyWatch(record, send)
+            fault = self._faults.fault_for(record)
+            if fault is None:
+                await watch.answer(self._routes, scope, receive)
+            else:
+                await watch.answer_with(fault, self._routes, scope, receive)
 
     async def _run(self, request: Request) -> Response:
         self._admit(request)
@@ -143,11 +154,18 @@ class _ReplyWatch:
         self._send = send
         self._complete = False
 
-    async def answer(self, routes: Starlette, scope: Scope, receive: Receive) -> None:
+    async def answer(self, routes: Starlette, scope: Scope, receive: Receive, send: Send | None = None) -> None:
         try:
-            await routes(scope, receive, self._watched_send)
+            await routes(scope, receive, send or self._watched_send)
         finally:
             self._record.end("complete" if self._complete else "failed")
+
+    async def answer_with(self, fault: Fault, routes: Starlette, scope: Scope, receive: Receive) -> None:
+        faulty = FaultySend(fault, self._watched_send, self._record, scope[TRANSPORT])
+        if await faulty.refuse():
+            self._record.end("complete")
+        else:
+            await self.answer(routes, scope, receive, faulty)
 
     async def _watched_send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -11,11 +11,14 @@ from contextlib import suppress
 from types import TracebackType
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 from typing_extensions import Self, override
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from workersai.local.app import BASE_PATH, LocalApp
+from workersai.local.app import BASE_PATH, TRANSPORT, LocalApp
 from workersai.local.engine import Engine
 from workersai.local.exchange import Desk
+from workersai.local.faults import FaultPlan, Faults
 from workersai.local.records import RequestLog, RequestRecord
 from workersai.local.scripted import Script, ScriptedEngine
 from workersai.local.smollm import SmolLM
@@ -42,10 +45,12 @@ class LocalServer:
         port: The port to listen on; 0 lets the system choose a free one.
         api_token: The one token that it accepts.
         account_id: The one account that it serves.
+        faults: Which replies fail, and how: as :class:`workersai.local.Fault` says; one for all of them, a list
+            for one after the other; or a function of the request. Default: none.
         model_path: The GGUF file that :class:`SmolLM` is to run in place of its own.
 
     Raises:
-        ValueError: both ``engine`` and ``model_path`` are given.
+        ValueError: both ``engine`` and ``model_path`` are given, or a fault is none.
     """
 
     def __init__(
@@ -56,11 +61,13 @@ class LocalServer:
         port: int = 0,
         api_token: str = DEFAULT_API_TOKEN,
         account_id: str = DEFAULT_ACCOUNT_ID,
+        faults: Faults | None = None,
         model_path: str | os.PathLike[str] | None = None,
     ) -> None:
         self.engine = _engine_from(engine, model_path)
         self.api_token = api_token
         self.account_id = account_id
+        self._faults = FaultPlan(faults)
         self._host = host
         self._port = port
         self._log = RequestLog()
@@ -158,7 +165,13 @@ class LocalServer:
     async def _serve(self) -> None:
         try:
             await self.engine.start()
-            app = LocalApp(self.engine, api_token=self.api_token, account_id=self.account_id, log=self._log)
+            app = LocalApp(
+                self.engine,
+                api_token=self.api_token,
+                account_id=self.account_id,
+                log=self._log,
+                faults=self._faults,
+            )
             self._serving = _Serving(app, self._ready)
             if self._closing.is_set():
                 self._serving.leave()
@@ -172,6 +185,20 @@ class LocalServer:
         return self._socket
 
 
+class _Protocol(H11Protocol):
+    """uvicorn's HTTP, which tells the application the connection, so that a fault can close it."""
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        app = self.app
+
+        async def told(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, TRANSPORT: transport}, receive, send)
+
+        self.app = told
+
+
 class _Serving(uvicorn.Server):
     """uvicorn, which says when it is ready and leaves no connection behind."""
 
@@ -180,7 +207,7 @@ class _Serving(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=_Protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,

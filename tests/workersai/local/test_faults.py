@@ -1,0 +1,152 @@
+"""Faults on demand, as any HTTP client sees them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from workersai.local import Answer, Fault, LocalServer, RequestRecord
+from workersai.local.faults import CODES, Faults, any_of
+
+MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"
+Faulty = Callable[[Faults], LocalServer]
+
+
+@pytest.fixture
+def faulty() -> Iterator[Faulty]:
+    with ExitStack() as stack:
+        yield lambda faults: stack.enter_context(
+            LocalServer(lambda _: Answer(pieces=["It ", "is ", "sunny."]), faults=faults)
+        )
+
+
+def ask(server: LocalServer, *, stream: bool = False, timeout: float = 10) -> httpx.Response:
+    url = f"{server.base_url}/accounts/{server.account_id}/ai/run/{MODEL}"
+    headers = {"authorization": f"Bearer {server.api_token}"}
+    return httpx.post(url, json={"prompt": "hi", "stream": stream}, headers=headers, timeout=timeout)
+
+
+def read_into(pieces: list[bytes], server: LocalServer, *, stream: bool) -> None:
+    url = f"{server.base_url}/accounts/{server.account_id}/ai/run/{MODEL}"
+    headers = {"authorization": f"Bearer {server.api_token}"}
+    with httpx.stream("POST", url, json={"prompt": "hi", "stream": stream}, headers=headers) as reply:
+        for piece in reply.iter_raw():
+            pieces.append(piece)  # noqa: PERF402 - what came before the failure counts
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_of_the_wire_page(faulty: Faulty, code: int) -> None:
+    reply = ask(faulty(str(code)), stream=True)
+    status, words = CODES[code]
+    assert reply.status_code == status
+    assert reply.json() == {
+        "result": None,
+        "success": False,
+        "errors": [{"code": code, "message": words}],
+        "messages": [],
+    }
+    assert reply.headers["cf-ray"]
+    assert "retry-after" not in reply.headers
+
+
+def test_a_refusal_may_say_when_to_come_back(faulty: Faulty) -> None:
+    assert ask(faulty("3040:2")).headers["retry-after"] == "2"
+
+
+def test_a_page_and_nothing_at_all(faulty: Faulty) -> None:
+    page, nothing = ask(faulty("html:524")), ask(faulty("empty"))
+    assert (page.status_code, page.headers["content-type"]) == (524, "text/html")
+    assert "<title>524" in page.text
+    assert (nothing.status_code, nothing.content) == (200, b"")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("after", [0, 1, 40])
+def test_a_cut_comes_after_just_so_many_bytes(faulty: Faulty, stream: bool, after: int) -> None:
+    server = faulty(f"cut:{after}")
+    came: list[bytes] = []
+    with pytest.raises(httpx.RemoteProtocolError):
+        read_into(came, server, stream=stream)
+    assert len(b"".join(came)) == after
+    assert server.requests[0].wait() == "failed"
+
+
+@pytest.mark.parametrize("after", [0, 20])
+def test_a_stall_lasts_until_the_client_leaves(faulty: Faulty, after: int) -> None:
+    server = faulty(f"stall:{after}")
+    with pytest.raises(httpx.ReadTimeout):
+        ask(server, stream=True, timeout=0.2)
+    assert server.requests[0].wait() == "disconnected"
+
+
+def test_a_server_that_stalls_can_be_closed() -> None:
+    with LocalServer("never", faults="stall") as server, pytest.raises(httpx.ReadTimeout):
+        ask(server, timeout=0.2)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_garbage_is_no_json_and_no_text(faulty: Faulty, stream: bool) -> None:
+    reply = ask(faulty("garbage:30"), stream=stream)
+    assert reply.status_code == 200
+    with pytest.raises(UnicodeDecodeError):
+        reply.content.decode()
+
+
+def test_a_failure_in_the_midst_of_it(faulty: Faulty) -> None:
+    server = faulty("event:3007")
+    streamed, whole = ask(server, stream=True).text, ask(server).json()
+    first, second, *rest = streamed.strip().split("\n\n")
+    assert json.loads(first.removeprefix("data: "))["response"] == "It "
+    assert json.loads(second.removeprefix("data: "))["errors"][0]["code"] == 3007
+    assert not rest
+    assert (whole["success"], whole["errors"][0]["code"]) == (False, 3007)
+
+
+def test_a_dribble_is_the_same_reply_byte_by_byte(faulty: Faulty) -> None:
+    assert ask(faulty("dribble:0")).json()["result"]["response"] == "It is sunny."
+
+
+def test_a_wrong_label(faulty: Faulty) -> None:
+    reply = ask(faulty("content-type:application/octet-stream"))
+    assert reply.headers["content-type"] == "application/octet-stream"
+    assert reply.json()["result"]["response"] == "It is sunny."
+
+
+def test_one_after_the_other_and_by_request(faulty: Faulty) -> None:
+    turns = faulty(["3040", None, Fault("html", "502")])
+    assert [ask(turns).status_code for _ in range(4)] == [429, 200, 502, 200]
+
+    def by_request(record: RequestRecord) -> str | None:
+        return "3040" if record.body["stream"] else None
+
+    server = faulty(by_request)
+    assert [ask(server, stream=stream).status_code for stream in (True, False)] == [429, 200]
+
+
+def test_a_share_of_the_replies(faulty: Faulty) -> None:
+    server = faulty("3040@0.3")
+    failed = [ask(server).status_code == 429 for _ in range(60)]
+    assert 5 < sum(failed) < 35
+    some = faulty(any_of(["3040@0.3", "html@0.3"]))
+    assert {ask(some).status_code for _ in range(60)} == {200, 429, 502}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["", "3041x", "9999", "html:200", "cut:-1", "cut:x", "stall:", "3040@0", "3040@2", "nothing", "3040:-1", "event:1"],
+)
+def test_what_is_no_fault_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match="no fault"):
+        LocalServer("x", faults=spec)
+
+
+def test_the_command_takes_faults_and_refuses_others() -> None:
+    command: list[Any] = [sys.executable, "-m", "workersai", "serve", "--port", "0", "--fault", "3040@1.5"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own command
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("--fault: There is no fault of kind 'code' with '3040' and a share of 1.5.")
