@@ -18,7 +18,7 @@ from workersai.protocol.reply import Asked
 from workersai.protocol.request import Input, Request, input_body, run_request
 from workersai.protocol.tools import Offer, ToolChoice, ToolLike, offer_of
 from workersai.retries import OnRetry
-from workersai.settings import DEFAULT_MAX_RETRIES, Settings
+from workersai.settings import DEFAULT_MAX_RETRIES, Settings, hidden
 from workersai.window import fitted
 
 HTTPClientT = TypeVar("HTTPClientT")
@@ -75,6 +75,7 @@ class BaseClient(Generic[HTTPClientT]):
         http_client: HTTPClientT | None = None,
         **defaults: Unpack[Options],
     ) -> None:
+        api_token = hidden(api_token)
         if settings is not None and (account_id or api_token or base_url):
             raise ConfigurationError("Give either settings, or account_id, api_token and base_url; not both.")
         if settings is not None and not isinstance(settings, Settings):
@@ -89,7 +90,9 @@ class BaseClient(Generic[HTTPClientT]):
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(account_id={self.settings.account_id!r}, base_url={self.settings.base_url!r})"
+        settings = self.__dict__.get("settings")  # there is none while it is being made
+        told = f"account_id={settings.account_id!r}, base_url={settings.base_url!r}" if settings else ""
+        return f"{type(self).__name__}({told})"
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the connection pools: they belong to a process, and are made again on first use.

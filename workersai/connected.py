@@ -11,7 +11,7 @@ from typing_extensions import Self, override
 
 from workersai.async_client import AsyncClient
 from workersai.client import Client
-from workersai.errors import BadRequestError
+from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import CallOptions
 from workersai.settings import Settings
 
@@ -54,6 +54,37 @@ class ConnectedModel(CallOptions):
     @model_validator(mode="after")
     def _connected(self) -> Self:
         return self._connect()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hidden(cls, data: Any) -> Any:
+        # Pydantic keeps what it was given in the errors of a validation, which loggers print.
+        if not isinstance(data, dict):
+            return data
+        return {
+            name: SecretStr(value) if name in ("api_token", "api_key") and isinstance(value, str) else value
+            for name, value in data.items()
+        }
+
+    @override
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the token: a pickle ends up in caches and on other machines."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {**state["__dict__"], "api_token": None}, "__pydantic_private__": None}
+
+    @override
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Reads the token from the environment again.
+
+        Raises:
+            ConfigurationError: it isn't there.
+        """
+        super().__setstate__(state)
+        self.__pydantic_private__ = {}
+        try:
+            self._connect()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"A pickle holds no token. {error.message}") from None
 
     def _connect(self) -> Self:
         settings = Settings(account_id=self.account_id, api_token=self.api_token, base_url=self.base_url)

@@ -6,9 +6,11 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
+from typing_extensions import Self
 
 from workersai.errors import ConfigurationError
 
@@ -25,7 +27,7 @@ BASE_URL_VARIABLES = ("CLOUDFLARE_BASE_URL",)
 _HOST = r"(?!xn--\.|.*xn--(\.|$))[\w-]{1,63}(\.[\w-]{1,63})*|[0-9a-f.]*:[0-9a-f:.]*"
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Settings:
     """The account that calls, and where.
 
@@ -49,14 +51,53 @@ class Settings:
         api_token: str | SecretStr | None = None,
         base_url: str | None = None,
     ) -> None:
-        token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
+        api_token = hidden(api_token)
         # A frozen dataclass is set up this way; nothing changes it later.
         for name, value in (
             ("account_id", _checked_account(_first(account_id, ACCOUNT_VARIABLES))),
-            ("api_token", SecretStr(_checked_token(_first(token, TOKEN_VARIABLES)))),
+            ("api_token", _checked_token(_first_token(api_token))),
             ("base_url", _checked_base_url(_first(base_url, BASE_URL_VARIABLES) or DEFAULT_BASE_URL)),
         ):
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        # As a dataclass has it, and also of one that is still being made: debuggers and tracebacks show those.
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle ends up in caches and on other machines: the token is read from the environment again.
+        return _settings_without_token, (self.account_id, self.base_url)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+def _settings_without_token(account_id: str, base_url: str) -> Settings:
+    try:
+        return Settings(account_id=account_id, base_url=base_url)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"A pickle holds no token. {error.message}") from None
+
+
+def hidden(token: str | SecretStr | None) -> SecretStr | None:
+    """The token as what no ``repr`` shows, so that no traceback that prints local variables does either.
+
+    Raises:
+        ConfigurationError: it is no string.
+    """
+    if token is None or isinstance(token, SecretStr):
+        return token
+    if not isinstance(token, str):
+        raise ConfigurationError(f"api_token must be a string, not {type(token).__name__}.")
+    return SecretStr(token)
+
+
+def _first_token(given: SecretStr | None) -> SecretStr:
+    candidates = (given, *(hidden(os.environ.get(name)) for name in TOKEN_VARIABLES))
+    return next((token for token in candidates if token and token.get_secret_value().strip()), SecretStr(""))
 
 
 def _first(argument: str | None, variables: tuple[str, ...]) -> str:
@@ -78,16 +119,16 @@ def _checked_account(account_id: str) -> str:
     return account_id
 
 
-def _checked_token(token: str) -> str:
+def _checked_token(token: SecretStr) -> SecretStr:
     if not token:
         raise ConfigurationError(
             f"There is no API token: pass api_token, or set {' or '.join(TOKEN_VARIABLES)}. Make one that may use "
             "Workers AI at https://dash.cloudflare.com/profile/api-tokens."
         )
-    if not re.fullmatch(r"[!-~]+", token):
+    if not re.fullmatch(r"[!-~]+", token.get_secret_value().strip()):
         # The token itself is not shown: an error message ends up in logs.
         raise ConfigurationError("api_token holds a space, a control character or one outside ASCII.")
-    return token
+    return SecretStr(token.get_secret_value().strip())
 
 
 def _checked_base_url(base_url: str) -> str:

@@ -407,7 +407,8 @@ def test_it_serialises_without_its_token_and_reads_it_from_the_environment_again
     assert again.api_token == SecretStr("from-environment")
 
 
-def test_a_pickled_model_answers(serve: Serve) -> None:
+def test_a_pickled_model_answers(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDFLARE_API_TOKEN", "local-token")
     model = chat(serve(sunny), temperature=0.5)
     assert model.invoke("hi").text == "It is sunny."  # its pool is open, and stays behind
     again = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own bytes

@@ -240,7 +240,8 @@ def test_it_goes_to_a_dict_and_back_without_its_token(monkeypatch: pytest.Monkey
     assert again.class_name() == "WorkersAI"
 
 
-def test_a_pickled_model_answers(serve: Serve) -> None:
+def test_a_pickled_model_answers(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDFLARE_API_TOKEN", "local-token")
     llm = model(serve(sunny))
     llm.complete("hi")
     assert pickle.loads(pickle.dumps(llm)).complete("hi").text == "It is sunny."  # noqa: S301 - our own bytes

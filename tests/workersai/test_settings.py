@@ -130,6 +130,7 @@ def test_the_token_is_not_in_the_repr(kind: type[Client] | type[AsyncClient]) ->
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_client_can_be_pickled(kind: type[Client] | type[AsyncClient]) -> None:
+def test_a_client_can_be_pickled(kind: type[Client] | type[AsyncClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDFLARE_API_TOKEN", "tok")
     client = kind(account_id="acc", api_token="tok", temperature=0.5)
     assert pickle.loads(pickle.dumps(client)).settings == client.settings  # noqa: S301 - our own bytes
