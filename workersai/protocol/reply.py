@@ -21,6 +21,7 @@ from workersai.errors import ServerError, WorkersAIError, error_for
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.leaks import LeakFilter
 from workersai.protocol.stop import before_stop
+from workersai.protocol.surrogates import repaired, value_of
 from workersai.protocol.tool_calls import ToolCallAssembler
 from workersai.protocol.tools import Offer
 from workersai.protocol.values import Completion, Trimmed, Usage
@@ -203,9 +204,10 @@ def error_from_body(body: bytes, head: ReplyHead) -> WorkersAIError:
 
 def _payload(body: bytes, head: ReplyHead) -> Any:
     try:
-        return from_json(body)
+        payload, has_halves = value_of(body)
     except ValueError:
         raise _told(_sum_up(body, head), head, None) from None
+    return repaired(payload) if has_halves else payload
 
 
 def _result(payload: Any, head: ReplyHead) -> dict[str, Any]:

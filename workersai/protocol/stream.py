@@ -11,8 +11,6 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import from_json
-
 from workersai.errors import ServerError, StreamInterruptedError, WorkersAIError
 from workersai.protocol.reply import (
     Asked,
@@ -26,6 +24,7 @@ from workersai.protocol.reply import (
 )
 from workersai.protocol.sse import SSEDecoder
 from workersai.protocol.stop import StopFilter
+from workersai.protocol.surrogates import Halves, repaired, value_of
 from workersai.protocol.values import Completion, Delta, ToolCallDelta, Usage
 
 _DONE = b"[DONE]"
@@ -53,6 +52,8 @@ class StreamReader:
         self._leaks = asked.leaks()
         self._calls = asked.assembler()
         self._native_calls = False
+        self._halves = Halves()
+        self._has_halves = False
         self._text: list[str] = []
         self._usage: Usage | None = None
         self._finish: Any = None
@@ -170,7 +171,8 @@ class StreamReader:
         if event == _DONE:
             self._done = True
             return
-        payload = from_json(event)
+        payload, has_halves = value_of(event)
+        self._has_halves |= has_halves
         failure = error_of(payload, self._head)
         if failure is not None:
             raise failure
@@ -197,8 +199,10 @@ class StreamReader:
     def _piece(self, piece: dict[str, Any], deltas: list[Delta]) -> None:
         """Takes the text and the calls of one event; a native event's ``p`` is padding, and is left behind."""
         text = text_of(piece.get("response") if "response" in piece else piece.get("content"))
-        self._show(self._leaks.feed(self._stop.feed(text)), deltas)
         wires = piece.get("tool_calls")
+        if self._has_halves:
+            text, wires = self._halves.join(text), repaired(wires)
+        self._show(self._leaks.feed(self._stop.feed(text)), deltas)
         if wires:
             self._native_calls = True
             self._call(calls_of(wires, self._head), deltas)
@@ -213,7 +217,8 @@ class StreamReader:
 
     def _release(self, deltas: list[Delta]) -> None:
         """Lets go of text that was held back as the possible beginning of a stop string or a call, and of the calls."""
-        self._show(self._leaks.feed(self._stop.flush()) + self._leaks.flush(), deltas)
+        rest = self._stop.feed(self._halves.flush()) + self._stop.flush()
+        self._show(self._leaks.feed(rest) + self._leaks.flush(), deltas)
         text, calls = self._leaks.take(as_text=self._native_calls)
         self._show(text, deltas)
         self._call(calls, deltas)

@@ -1,0 +1,87 @@
+"""Replies whose JSON is cut inside a character."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workersai.errors import ServerError
+from workersai.protocol.reply import Asked, ReplyHead, completion_from_body
+from workersai.protocol.stream import StreamReader
+from workersai.protocol.surrogates import Halves, repaired, value_of
+from workersai.protocol.values import Completion
+
+HEAD = ReplyHead(status=200, headers={})
+ASKED = Asked(model="@cf/meta/llama-3.3-70b-instruct-fp8-fast", max_tokens=256)
+DONE = b"data: [DONE]\n\n"
+
+
+def units(text: str) -> list[str]:
+    """The UTF-16 code units of a text, as strings."""
+    encoded = text.encode("utf-16-le", "surrogatepass")
+    return [chr(int.from_bytes(encoded[at : at + 2], "little")) for at in range(0, len(encoded), 2)]
+
+
+def streamed(*pieces: str) -> str:
+    reader = StreamReader(HEAD, ASKED)
+    deltas = [
+        delta for piece in pieces for delta in reader.feed(f"data: {json.dumps({'response': piece})}\n\n".encode())
+    ]
+    deltas += reader.feed(DONE)
+    deltas += reader.close()
+    completion = deltas[-1].completion
+    assert completion is not None
+    assert completion.text == "".join(delta.text for delta in deltas)
+    completion.text.encode()  # raises where a half is left
+    return completion.text
+
+
+def whole(body: bytes) -> Completion:
+    return completion_from_body(body, HEAD, ASKED)
+
+
+def test_a_pair_that_two_events_share_is_one_character() -> None:
+    assert streamed("So \ud83d", "\ude00 it", " is") == "So 😀 it is"
+    assert streamed("\ud83d", "", "\ude00") == "😀"
+
+
+def test_a_half_alone_is_told_as_unreadable() -> None:
+    assert streamed("a\ud83d", "b") == "a\ufffdb"
+    assert streamed("a\ud83d") == "a\ufffd"
+    assert streamed("\ude00a") == "\ufffda"
+
+
+def test_a_whole_reply_with_a_half_is_read() -> None:
+    body = json.dumps({"result": {"response": "cut \ud83d"}, "success": True}).encode()
+    assert whole(body).text == "cut \ufffd"
+    call = {"name": "f\ud83d", "arguments": {"a\ud83d\ude00": ["\ude00"]}}
+    body = json.dumps({"result": {"response": None, "tool_calls": [call]}, "success": True}).encode()
+    (told,) = whole(body).tool_calls
+    assert (told.name, told.arguments) == ("f\ufffd", {"a😀": ["\ufffd"]})
+
+
+def test_other_broken_json_stays_broken() -> None:
+    for body in (b'{"result": {"response": "\\ud83d"', b'["\\ud83d"' + b"[" * 100_000, b'"\\ud83d\xff"'):
+        with pytest.raises(ServerError):
+            whole(body)
+
+
+@given(st.text(st.characters(min_codepoint=0x20), max_size=12), st.data())
+def test_a_text_in_code_units_is_the_text(text: str, data: st.DataObject) -> None:
+    pieces = [""]
+    for unit in units(text):
+        if data.draw(st.booleans()):
+            pieces.append("")
+        pieces[-1] += unit
+    assert streamed(*pieces) == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    halves = Halves()
+    assert "".join(map(halves.join, pieces)) + halves.flush() == repaired(text)
+
+
+@given(
+    st.recursive(st.text(max_size=5) | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
+def test_sound_json_is_not_touched(value: object) -> None:
+    assert value_of(json.dumps(value).encode()) == (value, False)
+    assert repaired(value) == value

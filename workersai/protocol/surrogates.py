@@ -1,0 +1,64 @@
+"""JSON whose text is cut inside a character: half of a surrogate pair, which no Unicode text may hold.
+
+A model's token can be a part of a character. A JSON encoder that works token by token writes such a part as one half of
+a surrogate pair, in a reply that was cut off there, or in two events of a stream.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from pydantic_core import from_json
+
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def value_of(data: bytes) -> tuple[Any, bool]:
+    """A JSON value, and whether its strings may hold halves of characters.
+
+    Raises:
+        ValueError: it is no JSON, for another reason.
+    """
+    try:
+        return from_json(data), False
+    except ValueError:
+        if not _HALF.search(data):
+            raise
+    try:
+        return json.loads(data), True
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def repaired(value: Any) -> Any:
+    """The value with each half of a character replaced by U+FFFD, and two halves that belong together joined."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [repaired(item) for item in value]
+    if isinstance(value, dict):
+        return {repaired(name): repaired(item) for name, item in value.items()}
+    return value
+
+
+class Halves:
+    """Joins a text whose pieces may be cut inside a character."""
+
+    def __init__(self) -> None:
+        self._first = ""
+
+    def join(self, piece: str) -> str:
+        """The piece, with the half that was held back; a first half at its end is held back in turn."""
+        piece, self._first = self._first + piece, ""
+        if piece and "\ud800" <= piece[-1] <= "\udbff":
+            piece, self._first = piece[:-1], piece[-1]
+        whole: str = repaired(piece)
+        return whole
+
+    def flush(self) -> str:
+        """What stands for a half that nothing followed."""
+        rest, self._first = self._first, ""
+        whole: str = repaired(rest)
+        return whole
