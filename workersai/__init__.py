@@ -8,6 +8,7 @@ from workersai.client import Client
 from workersai.costs import CostTracker
 from workersai.errors import WorkersAIError
 from workersai.options import CallOptions
+from workersai.pacing import RateLimit
 from workersai.protocol.values import (
     Completion,
     Delta,
@@ -35,6 +36,7 @@ __all__ = [
     "InvalidToolCall",
     "Message",
     "ModelCard",
+    "RateLimit",
     "Retry",
     "Settings",
     "Tool",

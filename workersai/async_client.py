@@ -16,9 +16,11 @@ from workersai import flows
 from workersai.calls import BaseClient, Call, RunOptions
 from workersai.deadline import Deadline
 from workersai.errors import APITimeoutError
-from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Wait
-from workersai.protocol.request import Input
+from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
+from workersai.protocol.reply import ReplyHead
+from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
+from workersai.retries import Retry
 from workersai.transport import build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
@@ -173,23 +175,34 @@ class _Exchange(Generic[T]):
             case Receive():
                 return await anext(self._pieces, b"")
             case Send(request):
-                await self._release()
-                self._response = await self._http.send(build(self._http, request), stream=True, follow_redirects=False)
-                self._pieces = self._response.aiter_bytes()
-                return head_of(self._response)
+                return await self._send(request)
             case ReceiveAll():
                 return b"".join([piece async for piece in self._pieces])
             case HangUp():
                 return await self._release()
+            case Turn(limiter):
+                with limiter.turn() as seconds:
+                    self._deadline.check(seconds)
+                    await asyncio.sleep(seconds)
             case Wait(retry):
-                await self._release()
-                if not self._deadline.leaves(retry.wait):
-                    return False
-                told = None if self._on_retry is None else self._on_retry(retry)
-                if inspect.isawaitable(told):
-                    await told
-                await asyncio.sleep(retry.wait)
-                return True
+                return await self._wait(retry)
+        return None
+
+    async def _send(self, request: Request) -> ReplyHead:
+        await self._release()
+        self._response = await self._http.send(build(self._http, request), stream=True, follow_redirects=False)
+        self._pieces = self._response.aiter_bytes()
+        return head_of(self._response)
+
+    async def _wait(self, retry: Retry) -> bool:
+        await self._release()
+        if not self._deadline.leaves(retry.wait):
+            return False
+        told = None if self._on_retry is None else self._on_retry(retry)
+        if inspect.isawaitable(told):
+            await told
+        await asyncio.sleep(retry.wait)
+        return True
 
     async def _release(self) -> None:
         response, self._response = self._response, None

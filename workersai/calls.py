@@ -13,6 +13,7 @@ from workersai.catalog import SERVICE_MAX_TOKENS
 from workersai.costs import CostTracker, Meter, trackers_here
 from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import Options, call_options
+from workersai.pacing import Limiter, limiter_of
 from workersai.protocol.json_mode import JSONMode, ResponseFormat, json_mode_of
 from workersai.protocol.reply import Asked
 from workersai.protocol.request import Input, Request, input_body, run_request
@@ -52,6 +53,7 @@ class Call:
     in_json: Call | None = None
     trackers: tuple[CostTracker, ...] = ()
     most_tokens: tuple[int, int] = (0, 0)
+    limiter: Limiter | None = None
     deadline: float | None = None
     on_retry: OnRetry | None = None
 
@@ -146,7 +148,8 @@ class BaseClient(Generic[HTTPClientT]):
                 DEFAULT_MAX_RETRIES if options.max_retries is None else options.max_retries,
                 in_json,
                 trackers,
-(fit.most_tokens, fit.max_tokens or SERVICE_MAX_TOKENS),
+                (fit.most_tokens, fit.max_tokens or SERVICE_MAX_TOKENS),
+                None if options.rate_limit is None else limiter_of(options.rate_limit),
                 options.deadline,
                 on_retry,
             )

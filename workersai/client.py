@@ -16,9 +16,11 @@ from typing_extensions import Self, Unpack
 from workersai import flows
 from workersai.calls import BaseClient, Call, RunOptions
 from workersai.deadline import Deadline, Guard
-from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Wait
-from workersai.protocol.request import Input
+from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
+from workersai.protocol.reply import ReplyHead
+from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
+from workersai.retries import Retry
 from workersai.transport import build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
@@ -176,25 +178,36 @@ class _Exchange(Generic[T]):
             case Receive():
                 return next(self._pieces, b"")
             case Send(request):
-                self._release()
-                built = build(self._http, request)
-                self._guard.watch_request(built)
-                self._response = self._http.send(built, stream=True, follow_redirects=False)
-                self._guard.watch_reply(self._response)
-                self._pieces = self._response.iter_bytes()
-                return head_of(self._response)
+                return self._send(request)
             case ReceiveAll():
                 return b"".join(self._pieces)
             case HangUp():
                 return self._release()
+            case Turn(limiter):
+                with limiter.turn() as seconds:
+                    self._deadline.check(seconds)
+                    time.sleep(seconds)
             case Wait(retry):
-                self._release()
-                if not self._deadline.leaves(retry.wait):
-                    return False
-                if self._on_retry is not None:
-                    self._on_retry(retry)
-                time.sleep(retry.wait)
-                return True
+                return self._wait(retry)
+        return None
+
+    def _send(self, request: Request) -> ReplyHead:
+        self._release()
+        built = build(self._http, request)
+        self._guard.watch_request(built)
+        self._response = self._http.send(built, stream=True, follow_redirects=False)
+        self._guard.watch_reply(self._response)
+        self._pieces = self._response.iter_bytes()
+        return head_of(self._response)
+
+    def _wait(self, retry: Retry) -> bool:
+        self._release()
+        if not self._deadline.leaves(retry.wait):
+            return False
+        if self._on_retry is not None:
+            self._on_retry(retry)
+        time.sleep(retry.wait)
+        return True
 
     def _release(self) -> None:
         self._guard.end()

@@ -40,6 +40,15 @@ class Deadline:
         left = self.left()
         return left is None or left > seconds
 
+    def check(self, seconds: float) -> None:
+        """Fails at once where a wait would outlast it.
+
+        Raises:
+            APITimeoutError: it would.
+        """
+        if not self.leaves(seconds):
+            raise self.error()
+
     def error(self) -> APITimeoutError:
         """The error of a call that took longer; no retry of the same call could help."""
         return APITimeoutError(

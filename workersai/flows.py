@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from workersai.calls import Call
 from workersai.costs import Meter
 from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
+from workersai.pacing import Limiter
 from workersai.protocol.reply import ReplyHead, completion_from_body, error_from_body
 from workersai.protocol.request import Request
 from workersai.protocol.stream import StreamReader, deltas_of
@@ -46,6 +47,13 @@ class HangUp:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """Wait for a turn, so that a rate limit is kept."""
+
+    limiter: Limiter
+
+
+@dataclass(frozen=True)
 class Wait:
     """Tell of a retry and let its wait pass; the outcome is whether the deadline leaves time for it."""
 
@@ -59,7 +67,7 @@ class Emit:
     deltas: Sequence[Delta]
 
 
-Step = Send | Receive | ReceiveAll | HangUp | Wait | Emit
+Step = Turn | Send | Receive | ReceiveAll | HangUp | Wait | Emit
 T = TypeVar("T")
 Flow = Generator[Step, Any, T]
 
@@ -89,6 +97,8 @@ def run(call: Call) -> Flow[Completion]:
 
 def _run_once(call: Call) -> Flow[Completion]:
     def attempt() -> Flow[Completion]:
+        if call.limiter is not None:
+            yield Turn(call.limiter)
         with call.meter() as meter:
             head: ReplyHead = yield Send(call.request)
             meter.refused = not head.ok
@@ -128,6 +138,8 @@ def stream(call: Call) -> Flow[None]:
 
     def attempt() -> Flow[None]:
         nonlocal nothing_emitted
+        if call.limiter is not None:
+            yield Turn(call.limiter)
         with call.meter() as meter:
             reader = yield from _open_stream(call, meter)
             try:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from workersai.catalog import DEFAULT_MODEL
 from workersai.errors import BadRequestError
+from workersai.pacing import RateLimit
 
 # The name goes into the URL's path as it stands, so nothing in it may mean something there.
 _MODEL_NAME = re.compile(r"(?!.{201})@[\w-]+(/[\w-][\w.-]*)+", re.ASCII)
@@ -141,6 +142,10 @@ class CallOptions(BaseModel):
     A connection must stand within 10 of them. An ``http_client`` of one's own brings its own default.
     """
 
+    rate_limit: RateLimit | None = None
+    """The limit that the call keeps, with all others of this process that name it: it waits for its turn; see
+    :class:`~workersai.RateLimit`. By default none."""
+
     deadline: Annotated[float | None, AfterValidator(_checked_positive)] = None
     """Seconds that the whole call may take, with its retries and, of a stream, to its last piece; by default no limit.
 
@@ -172,6 +177,7 @@ class Options(TypedDict, total=False):
     session_affinity: str | None
     reject_if_busy: bool | None
     timeout: float | None
+    rate_limit: RateLimit | None
     deadline: float | None
     max_retries: int | None
 
