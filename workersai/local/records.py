@@ -22,6 +22,7 @@ class RequestRecord:
         query: The last value of each parameter.
         headers: Names in lower case; the value of ``authorization`` is ``***``.
         body: The parsed JSON, or None if there is none that can be parsed.
+        connection: The client's port, which tells whether two requests came over one connection.
     """
 
     def __init__(self, request: Request, body: Any) -> None:
@@ -30,6 +31,7 @@ class RequestRecord:
         self.query = dict(request.query_params)
         self.headers = {name: "***" if name == "authorization" else value for name, value in request.headers.items()}
         self.body = body
+        self.connection: int | None = request.client.port if request.client else None
         self._outcome: Outcome = "open"
         self._ended = threading.Event()
 

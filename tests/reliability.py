@@ -1,0 +1,184 @@
+"""What a caller sees of each failure: the table of ``docs/reliability.md``, which ``test_reliability.py`` proves.
+
+``python -m tests.reliability`` writes the page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+MAX_RETRIES = 1
+ANSWER = "the answer"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call that meets the fault each time ends in."""
+
+    error: str  # the class in workersai.errors, or ANSWER
+    requests: int = 1
+    kept: bool = True  # whether the connection is used again
+    partial: bool = False  # whether the error holds the text that had come
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault of the local server, and its outcome for a whole reply and for a stream."""
+
+    fault: str
+    what: str
+    whole: Outcome
+    stream: Outcome
+
+
+def _refusal(fault: str, what: str, error: str, *, retried: bool = False) -> Case:
+    outcome = Outcome(error, requests=1 + MAX_RETRIES if retried else 1)
+    return Case(fault, what, outcome, outcome)
+
+
+CASES = [
+    _refusal("10000", "authentication error, 401", "AuthenticationError"),
+    _refusal("5007", "no such model, 400", "ModelNotFoundError"),
+    _refusal("7000", "no route, 400", "BadRequestError"),
+    _refusal("7003", "no route, 404", "BadRequestError"),
+    _refusal("5006", "bad input, 400", "BadRequestError"),
+    _refusal("5004", "invalid data, 400", "BadRequestError"),
+    _refusal("5024", "JSON Mode couldn't be met, 400", "JSONModeError"),
+    _refusal("3039", "finetune lacks required files, 400", "BadRequestError"),
+    _refusal("3003", "incomplete request, 400", "BadRequestError"),
+    _refusal("5021", "context window exceeded, 413", "ContextWindowExceededError"),
+    _refusal("3010", "context window exceeded, 400", "ContextWindowExceededError"),
+    _refusal("5018", "account not allowed for this model, 403", "PermissionDeniedError"),
+    _refusal("3041", "account not allowed for this model, 403", "PermissionDeniedError"),
+    _refusal("5016", "model agreement not accepted, 403", "PermissionDeniedError"),
+    _refusal("3023", "account blocked, 403", "PermissionDeniedError"),
+    _refusal("5019", "deprecated SDK version, 405", "BadRequestError"),
+    _refusal("5005", "model does not take a LoRA, 405", "BadRequestError"),
+    _refusal("3042", "invalid model id, 404", "ModelNotFoundError"),
+    _refusal("3006", "request too large, 413", "RequestTooLargeError"),
+    _refusal("3007", "timeout, 408", "APITimeoutError", retried=True),
+    _refusal("3008", "aborted, 408", "APITimeoutError", retried=True),
+    _refusal("3036", "daily free allocation used up, 429", "QuotaExceededError"),
+    _refusal("4006", "daily free allocation used up, 429", "QuotaExceededError"),
+    _refusal("3040", "out of capacity, 429", "RateLimitError", retried=True),
+    _refusal("3040:0", "the same, with Retry-After", "RateLimitError", retried=True),
+    _refusal("3040:86400", "the same, with a Retry-After of a day", "RateLimitError"),
+    _refusal("5000", "server error, 500", "ServerError", retried=True),
+    _refusal("html:502", "a page of the edge", "ServerError", retried=True),
+    _refusal("html:520", "a page of the edge", "ServerError", retried=True),
+    Case("empty", "200 with an empty body", Outcome("ServerError"), Outcome("StreamInterruptedError", requests=2)),
+    Case(
+        "stall",
+        "no reply at all",
+        Outcome("APITimeoutError", requests=2, kept=False),
+        Outcome("APITimeoutError", requests=2, kept=False),
+    ),
+    Case(
+        "stall:100",
+        "nothing more after a part of the body",
+        Outcome("APITimeoutError", requests=2, kept=False),
+        Outcome("APITimeoutError", kept=False, partial=True),
+    ),
+    Case(
+        "cut",
+        "connection closed before the reply",
+        Outcome("APIConnectionError", requests=2, kept=False),
+        Outcome("APIConnectionError", requests=2, kept=False),
+    ),
+    Case(
+        "cut:1",
+        "connection closed after a byte of the body",
+        Outcome("APIConnectionError", requests=2, kept=False),
+        Outcome("StreamInterruptedError", requests=2, kept=False),
+    ),
+    Case(
+        "cut:100",
+        "connection closed within the body",
+        Outcome("APIConnectionError", requests=2, kept=False),
+        Outcome("StreamInterruptedError", kept=False, partial=True),
+    ),
+    Case("garbage", "bytes that nobody can read", Outcome("ServerError"), Outcome("ServerError", kept=False)),
+    Case(
+        "garbage:100",
+        "the same after a part of the body",
+        Outcome("ServerError"),
+        Outcome("ServerError", kept=False, partial=True),
+    ),
+    Case(
+        "event:3040",
+        "out of capacity, told in a 200 or in the stream",
+        Outcome("RateLimitError", requests=2),
+        Outcome("RateLimitError", kept=False, partial=True),
+    ),
+    Case(
+        "event:5006",
+        "bad input, told in a 200 or in the stream",
+        Outcome("BadRequestError"),
+        Outcome("BadRequestError", kept=False, partial=True),
+    ),
+    Case("dribble:0", "the body byte by byte", Outcome(ANSWER), Outcome(ANSWER)),
+    Case("content-type:text/html", "the right reply under a wrong label", Outcome(ANSWER), Outcome(ANSWER)),
+]
+
+LANGCHAIN = {
+    "AuthenticationError": "ModelAuthenticationError",
+    "PermissionDeniedError": "ModelPermissionDeniedError",
+    "BadRequestError": "ModelInvalidRequestError",
+    "ModelNotFoundError": "ModelNotFoundError",
+    "RateLimitError": "ModelRateLimitError",
+    "QuotaExceededError": "ModelRateLimitError",
+    "RequestTooLargeError": "ModelInvalidRequestError",
+    "ContextWindowExceededError": "ContextOverflowError",
+    "JSONModeError": "ModelInvalidRequestError",
+    "APITimeoutError": "ModelTimeoutError",
+    "APIConnectionError": "ModelConnectionError",
+    "ServerError": "ModelAPIError",
+    "StreamInterruptedError": "ModelConnectionError",
+}
+
+_HEAD = """# What becomes of each failure
+
+Each row is a failure that `workersai serve --fault FAULT` produces, and `LocalServer(faults=...)`. It is met by a whole
+call and by a stream, sync and async, through LangChain and through LlamaIndex: eight cells, each of them the test
+`tests/test_reliability.py::test_each_failure_is_told` with the fault in its name. This page is written by
+`python -m tests.reliability`, and a test holds it to the table that the cells are checked against.
+
+- **error**: the class of `workersai.errors`. Through LangChain it is LangChain's own as well, in the table below.
+- **requests**: how many are sent where each meets the fault, with `max_retries=1`: 2 are a retry. Nothing is tried
+  again once a piece of a stream was handed over.
+- **partial**: the error holds the text that had come.
+- **connection**: *kept* is used again for the next call, *closed* is not; in each cell the next call succeeds.
+- Each attempt is bounded by `timeout`, which ends the stalls here; `deadline` bounds the call as a whole.
+
+| fault | what happens | error: whole | stream | requests: whole | stream | connection: whole | stream |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def page() -> str:
+    """The page, as the repository has it."""
+    rows = [f"| `{case.fault}` | {case.what} | {' | '.join(_cells(case))} |" for case in CASES]
+    classes = [f"| `{ours}` | `{theirs}` |" for ours, theirs in LANGCHAIN.items()]
+    table = "\n| error | LangChain's own |\n| --- | --- |\n"
+    return _HEAD + "\n".join(rows) + "\n" + table + "\n".join(classes) + "\n"
+
+
+def _cells(case: Case) -> list[str]:
+    outcomes = (case.whole, case.stream)
+    return [
+        *(_error(outcome) for outcome in outcomes),
+        *(str(outcome.requests) for outcome in outcomes),
+        *("kept" if outcome.kept else "closed" for outcome in outcomes),
+    ]
+
+
+def _error(outcome: Outcome) -> str:
+    if outcome.error == ANSWER:
+        return ANSWER
+    return f"`{outcome.error}`{', with the partial' if outcome.partial else ''}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,136 @@
+"""Each failure, through each framework, sync and async, whole and streamed: the cells of ``docs/reliability.md``."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from langchain_core import exceptions as langchain
+
+from langchain_workersai import ChatWorkersAI
+from llamaindex_workersai import WorkersAI
+from tests.reliability import ANSWER, CASES, LANGCHAIN, MAX_RETRIES, PAGE, Case, page
+from tests.support import connection
+from workersai import errors, retries
+from workersai.errors import WorkersAIError
+from workersai.local import Answer, LocalServer
+from workersai.local.faults import CODES
+
+PIECES = ["It ", "is ", "sunny, ", "and ", "it ", "will ", "be ", "so ", "for ", "a ", "while."]
+TEXT = "".join(PIECES)
+
+
+def langchain_whole(llm: Any) -> str:
+    text: str = llm.invoke("hi").text
+    return text
+
+
+def langchain_stream(llm: Any) -> str:
+    return "".join(chunk.text for chunk in llm.stream("hi"))
+
+
+async def langchain_awhole(llm: Any) -> str:
+    text: str = (await llm.ainvoke("hi")).text
+    return text
+
+
+async def langchain_astream(llm: Any) -> str:
+    async with aclosing(llm.astream("hi")) as chunks:
+        return "".join([chunk.text async for chunk in chunks])
+
+
+def llamaindex_whole(llm: Any) -> str:
+    text: str = llm.complete("hi").text
+    return text
+
+
+def llamaindex_stream(llm: Any) -> str:
+    return "".join(piece.delta for piece in llm.stream_complete("hi"))
+
+
+async def llamaindex_awhole(llm: Any) -> str:
+    text: str = (await llm.acomplete("hi")).text
+    return text
+
+
+async def llamaindex_astream(llm: Any) -> str:
+    return "".join([piece.delta async for piece in await llm.astream_complete("hi")])
+
+
+WAYS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "langchain-sync-whole": (ChatWorkersAI, langchain_whole),
+    "langchain-sync-stream": (ChatWorkersAI, langchain_stream),
+    "langchain-async-whole": (ChatWorkersAI, langchain_awhole),
+    "langchain-async-stream": (ChatWorkersAI, langchain_astream),
+    "llamaindex-sync-whole": (WorkersAI, llamaindex_whole),
+    "llamaindex-sync-stream": (WorkersAI, llamaindex_stream),
+    "llamaindex-async-whole": (WorkersAI, llamaindex_awhole),
+    "llamaindex-async-stream": (WorkersAI, llamaindex_astream),
+}
+
+
+def twice(call: Callable[[Any], Any], llm: Any) -> list[Any]:
+    """The outcome of a call that meets the fault, and of the one after it, on the same pool of connections."""
+
+    async def both() -> list[Any]:
+        return [await awaited(), await awaited()]
+
+    async def awaited() -> Any:
+        try:
+            return await call(llm)
+        except WorkersAIError as error:
+            return error
+
+    def outcome() -> Any:
+        try:
+            return call(llm)
+        except WorkersAIError as error:
+            return error
+
+    return asyncio.run(both()) if asyncio.iscoroutinefunction(call) else [outcome(), outcome()]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", CASES, ids=[case.fault for case in CASES])
+def test_each_failure_is_told(case: Case, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "_FIRST_BACKOFF", 0.0)
+    model, call = WAYS[way]
+    expected = case.stream if way.endswith("stream") else case.whole
+    with LocalServer(lambda _: Answer(pieces=PIECES), faults=[case.fault] * expected.requests) as server:
+        llm = model(
+            **connection(server), max_retries=MAX_RETRIES, timeout=0.3 if case.fault.startswith("stall") else 30
+        )
+        met, after = twice(call, llm)
+        records = server.requests
+        assert after == TEXT, "the next call is not harmed"
+        assert len(records) == expected.requests + 1
+        kept = records[-1].connection == records[-2].connection
+        assert kept == expected.kept
+        for record in records:
+            record.wait()  # the server has seen the end of each: none is left open
+    if expected.error == ANSWER:
+        assert met == TEXT
+        return
+    assert isinstance(met, getattr(errors, expected.error))
+    if way.startswith("langchain"):
+        assert isinstance(met, getattr(langchain, LANGCHAIN[expected.error]))
+    if expected.partial:
+        assert met.partial is not None
+        assert met.partial.text
+        assert TEXT.startswith(met.partial.text)
+        assert met.partial.text != TEXT
+    else:
+        assert met.partial is None or not met.partial.text
+    if case.fault[0].isdigit():
+        code = int(case.fault.partition(":")[0])
+        assert (met.code, met.status_code) == (code, CODES[code][0])
+        assert met.request_id
+
+
+def test_no_code_of_the_wire_page_is_left_out() -> None:
+    assert {str(code) for code in CODES} <= {case.fault for case in CASES}
+
+
+def test_the_page_is_the_table() -> None:
+    assert PAGE.read_text() == page(), "run python -m tests.reliability"
