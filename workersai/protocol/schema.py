@@ -198,7 +198,7 @@ class _Rewriting:
                 continue
             if isinstance(value, float) and kind is int and value.is_integer():
                 value = int(value)  # JSON Schema has 1.0 as an integer
-            if not isinstance(value, kind) or isinstance(value, bool):
+            if not isinstance(value, kind) or isinstance(value, bool) or _too_low(keyword, value):
                 raise self._error(f"{place}.{keyword}", f"{value!r} is not what JSON Schema has there")
             if keyword != "format" or value in _FORMATS:
                 kept[keyword] = value
@@ -264,6 +264,11 @@ class _Rewriting:
     def _check_description(self, whole: Node, place: str) -> None:
         if not isinstance(whole.get("description", ""), str):
             raise self._error(f"{place}.description", "must be a string")
+
+
+def _too_low(keyword: str, value: Any) -> bool:
+    """Lengths and counts begin at 0, and a multiple is one of something."""
+    return (_KEPT[keyword] is int and value < 0) or (keyword == "multipleOf" and value <= 0)
 
 
 def _words(node: Any, name: str) -> str:

@@ -1,0 +1,162 @@
+"""Recordings of each kind of exchange: how they are made (``make record``), and how they are replayed.
+
+With ``CLOUDFLARE_ACCOUNT_ID`` and ``CLOUDFLARE_API_TOKEN`` set they are made from the service, else from the local
+server with SmolLM2; each cassette says which. Token and account are in none of them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import vcr
+import yaml
+
+from workersai import Client, Message, ToolCall
+from workersai.errors import WorkersAIError
+from workersai.local import LocalServer
+
+CASSETTES = Path(__file__).parent / "cassettes"
+# What stands in a cassette for where it was recorded, and who asked.
+REPLAYED: dict[str, Any] = {
+    "base_url": "https://api.cloudflare.com/client/v4",
+    "account_id": "ACCOUNT",
+    "api_token": "TOKEN",
+    "max_retries": 0,
+}
+STEADY: dict[str, Any] = {"temperature": 0, "seed": 1, "max_tokens": 40}
+_KEPT_HEADERS = ("content-type", "cf-ray", "retry-after")
+
+
+def get_weather(city: str) -> str:
+    """The weather of a city."""
+    return f"{city}: sunny"
+
+
+PERSON = {
+    "title": "Person",
+    "type": "object",
+    "properties": {"name": {"type": "string", "description": "The name"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+}
+CALLED = [
+    Message("user", "What is the weather in Paris?"),
+    Message("assistant", "", tool_calls=[ToolCall("c1", "get_weather", {"city": "Paris"})]),
+    Message("tool", "Paris: sunny", tool_call_id="c1"),
+]
+
+
+def _whole(model_input: Any, **options: Any) -> Callable[[Client], Any]:
+    return lambda client: client.run(model_input, **STEADY, **options)
+
+
+def _streamed(model_input: Any, **options: Any) -> Callable[[Client], Any]:
+    return lambda client: list(client.stream(model_input, **STEADY, **options))
+
+
+TOOL: dict[str, Any] = {"tools": [get_weather], "tool_choice": "get_weather"}
+QUESTION = [Message("system", "Be brief."), Message("user", "What is the capital of France?")]
+EXCHANGES: dict[str, Callable[[Client], Any]] = {
+    "prompt": _whole("The capital of France is"),
+    "messages": _whole(QUESTION),
+    "stream": _streamed(QUESTION),
+    "tool-call": _whole("What is the weather in Paris?", **TOOL),
+    "tool-call-stream": _streamed("What is the weather in Paris?", **TOOL),
+    "tool-result": _whole(CALLED, tools=[get_weather]),
+    "json-schema": _whole("Ann is five.", response_format=PERSON),
+    "session": _whole(QUESTION, session_affinity="recorded"),
+    "no-such-model": lambda client: client.run("hi", model="@cf/none/other", **STEADY),
+    "wrong-token": lambda client: Client(
+        account_id=client.settings.account_id, api_token="wrong", base_url=client.settings.base_url, max_retries=0
+    ).run("hi", **STEADY),
+    "window": lambda client: client.run("a " * 24_100, on_overflow="send", **STEADY),
+}
+
+
+class _Told:
+    """YAML that says, before all else, where it was recorded."""
+
+    def __init__(self, source: str) -> None:
+        self._head = {"recorded_from": source, "recorded_on": dt.datetime.now(dt.timezone.utc).date()}
+
+    def serialize(self, cassette: dict[str, Any]) -> str:
+        text: str = yaml.safe_dump({**self._head, **cassette}, sort_keys=False, allow_unicode=True, width=110)
+        return text
+
+    def deserialize(self, text: str) -> Any:
+        return yaml.safe_load(text)
+
+
+def _scrubbed_request(request: Any) -> Any:
+    if "/accounts/" not in request.uri:
+        return None  # the local server's own talk with its model
+    account = f"{REPLAYED['base_url']}/accounts/{REPLAYED['account_id']}/"
+    request.uri = re.sub(r"^.*/accounts/[^/]+/", account, request.uri)
+    request.headers = {"content-type": "application/json"}
+    return request
+
+
+def _scrubbed_response(response: dict[str, Any]) -> dict[str, Any]:
+    headers = {name: value for name, value in response["headers"].items() if name.lower() in _KEPT_HEADERS}
+    return {**response, "headers": headers}
+
+
+@contextmanager
+def cassette(name: str, *, record_from: str | None = None) -> Iterator[None]:
+    """Replays a cassette, with no network at all; with ``record_from``, records it."""
+    machine = vcr.VCR(match_on=["method", "uri", "body"])
+    machine.register_serializer("told", _Told(record_from or ""))
+    with machine.use_cassette(
+        str(CASSETTES / f"{name}.yaml"),
+        serializer="told",
+        record_mode=vcr.mode.ALL if record_from else vcr.mode.NONE,
+        before_record_request=_scrubbed_request,
+        before_record_response=_scrubbed_response,
+        allow_playback_repeats=True,
+    ):
+        yield
+
+
+def main() -> None:
+    """Records all exchanges anew."""
+    CASSETTES.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        live = bool(os.environ.get("CLOUDFLARE_ACCOUNT_ID") and os.environ.get("CLOUDFLARE_API_TOKEN"))
+        if live:
+            client = stack.enter_context(Client(max_retries=0))
+        else:
+            server = stack.enter_context(LocalServer())
+            client = stack.enter_context(
+                Client(
+                    base_url=server.base_url,
+                    account_id=server.account_id,
+                    api_token=server.api_token,
+                    max_retries=0,
+                )
+            )
+        source = "Cloudflare Workers AI" if live else "the local server, with SmolLM2"
+        secrets = (client.settings.api_token.get_secret_value(), client.settings.account_id)
+        for name, exchange in EXCHANGES.items():
+            path = CASSETTES / f"{name}.yaml"
+            path.unlink(missing_ok=True)
+            with cassette(name, record_from=source):
+                try:
+                    exchange(client)
+                except WorkersAIError as error:
+                    print(f"{name}: {type(error).__name__}")
+                else:
+                    print(f"{name}: an answer")
+            if any(secret in path.read_text() for secret in secrets):
+                path.unlink()
+                sys.exit(f"{name}: the recording held the token or the account, and was deleted.")
+    print(f"Recorded {len(EXCHANGES)} exchanges from {source}.")
+
+
+if __name__ == "__main__":
+    main()

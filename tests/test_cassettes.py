@@ -1,0 +1,89 @@
+"""Recorded exchanges, replayed with no server at all."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+import yaml
+
+from langchain_workersai import ChatWorkersAI
+from llamaindex_workersai import WorkersAI
+from tests.recording import CASSETTES, EXCHANGES, QUESTION, REPLAYED, STEADY, cassette
+from workersai import AsyncClient, Client, Completion
+from workersai.errors import AuthenticationError, ContextWindowExceededError, ModelNotFoundError
+
+SOURCES = {"Cloudflare Workers AI", "the local server, with SmolLM2"}
+REFUSED = {
+    "no-such-model": ModelNotFoundError,
+    "wrong-token": AuthenticationError,
+    "window": ContextWindowExceededError,
+}
+
+
+@pytest.fixture(autouse=True)
+def _without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a replay needs no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def completion_of(name: str) -> Completion:
+    with cassette(name), Client(**REPLAYED) as client:
+        result: Any = EXCHANGES[name](client)
+    completion: Completion = result[-1].completion if isinstance(result, list) else result
+    return completion
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_a_cassette_says_where_it_was_recorded_and_holds_no_secret(name: str) -> None:
+    text = (CASSETTES / f"{name}.yaml").read_text()
+    told = yaml.safe_load(text)
+    assert told["recorded_from"] in SOURCES
+    assert all("/accounts/ACCOUNT/" in one["request"]["uri"] for one in told["interactions"])
+    assert "authorization" not in text.lower()
+    assert "bearer" not in text.lower()
+
+
+@pytest.mark.parametrize("name", set(EXCHANGES) - set(REFUSED))
+def test_a_recorded_answer_is_read(name: str) -> None:
+    completion = completion_of(name)
+    assert completion.text or completion.tool_calls
+    assert completion.usage is not None
+    assert completion.usage.total_tokens > 0
+    assert completion.request_id
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_recorded_refusal_is_its_error(name: str) -> None:
+    with pytest.raises(REFUSED[name]) as caught:
+        completion_of(name)
+    assert caught.value.request_id
+
+
+@pytest.mark.parametrize("name", ["tool-call", "tool-call-stream"])
+def test_a_recorded_call_is_a_call(name: str) -> None:
+    (call,) = completion_of(name).tool_calls
+    assert call.name == "get_weather"
+    assert set(call.arguments) == {"city"}
+
+
+def test_a_stream_and_a_whole_answer_are_the_same() -> None:
+    assert completion_of("stream").text == completion_of("messages").text
+
+
+def test_every_face_replays_the_same_exchange() -> None:
+    expected = completion_of("messages").text
+    chat, llm = ChatWorkersAI(**REPLAYED, **STEADY), WorkersAI(**REPLAYED, **STEADY)
+    asked = [(message.role, message.content) for message in QUESTION]
+
+    async def run() -> str:
+        async with AsyncClient(**REPLAYED) as client:
+            return (await client.run(QUESTION, **STEADY)).text
+
+    with cassette("messages"):
+        assert asyncio.run(run()) == expected
+        assert chat.invoke(asked).text == expected
+    with cassette("prompt"):
+        assert llm.complete("The capital of France is").text == completion_of("prompt").text
