@@ -21,6 +21,7 @@ class Outcome:
     requests: int = 1
     kept: bool = True  # whether the connection is used again
     partial: bool = False  # whether the error holds the text that had come
+    in_time: bool = True  # whether the failure comes by itself, before the timeout of an attempt
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,14 @@ CASES = [
     Case(
         "stall",
         "no reply at all",
-        Outcome("APITimeoutError", requests=2, kept=False),
-        Outcome("APITimeoutError", requests=2, kept=False),
+        Outcome("APITimeoutError", requests=2, kept=False, in_time=False),
+        Outcome("APITimeoutError", requests=2, kept=False, in_time=False),
     ),
     Case(
         "stall:100",
         "nothing more after a part of the body",
-        Outcome("APITimeoutError", requests=2, kept=False),
-        Outcome("APITimeoutError", kept=False, partial=True),
+        Outcome("APITimeoutError", requests=2, kept=False, in_time=False),
+        Outcome("APITimeoutError", kept=False, partial=True, in_time=False),
     ),
     Case(
         "cut",
@@ -122,6 +123,16 @@ CASES = [
     Case("content-type:text/html", "the right reply under a wrong label", Outcome(ANSWER), Outcome(ANSWER)),
 ]
 
+# The same for calls with a deadline: failures that last longer, with a timeout that is longer still.
+_LATE = Outcome("APITimeoutError", kept=False, in_time=False)
+_LATE_STREAM = Outcome("APITimeoutError", kept=False, in_time=False, partial=True)
+DEADLINE_CASES = [
+    Case("stall", "no reply at all", _LATE, _LATE),
+    Case("stall:100", "nothing more after a part of the body", _LATE, _LATE_STREAM),
+    Case("dribble:0.1", "the body byte by byte: no wait of its own is long", _LATE, _LATE),
+    _refusal("3040:30", "a Retry-After that is longer: there is no wait", "RateLimitError"),
+]
+
 LANGCHAIN = {
     "AuthenticationError": "ModelAuthenticationError",
     "PermissionDeniedError": "ModelPermissionDeniedError",
@@ -150,19 +161,45 @@ call and by a stream, sync and async, through LangChain and through LlamaIndex: 
   again once a piece of a stream was handed over.
 - **partial**: the error holds the text that had come.
 - **connection**: *kept* is used again for the next call, *closed* is not; in each cell the next call succeeds.
-- Each attempt is bounded by `timeout`, which ends the stalls here; `deadline` bounds the call as a whole.
+- **ended by**: what bounds the time of an attempt: the *reply* itself, or its end, or `timeout`. It is proved by the
+  error's words, which say what ended the wait: whatever else could end it is a hundred times longer.
 
-| fault | what happens | error: whole | stream | requests: whole | stream | connection: whole | stream |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+_COLUMNS = """\
+| fault | what happens | error: whole | stream | requests: whole | stream | connection: whole | stream | ended by |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+_DEADLINE = """
+## With a deadline
+
+`deadline` bounds the call as a whole, whatever its attempts are at: here it comes long before `timeout`. The cells are
+the tests `tests/test_reliability.py::test_a_deadline_is_kept`.
+
+"""
+
+_CLASSES = """
+## LangChain's own classes
+
+| error | LangChain's own |
+| --- | --- |
 """
 
 
 def page() -> str:
     """The page, as the repository has it."""
-    rows = [f"| `{case.fault}` | {case.what} | {' | '.join(_cells(case))} |" for case in CASES]
     classes = [f"| `{ours}` | `{theirs}` |" for ours, theirs in LANGCHAIN.items()]
-    table = "\n| error | LangChain's own |\n| --- | --- |\n"
-    return _HEAD + "\n".join(rows) + "\n" + table + "\n".join(classes) + "\n"
+    table, late = _table(CASES, "`timeout`"), _table(DEADLINE_CASES, "`deadline`")
+    return _HEAD + table + _DEADLINE + late + _CLASSES + "\n".join(classes) + "\n"
+
+
+def _table(cases: list[Case], bound: str) -> str:
+    rows = [
+        f"| `{case.fault}` | {case.what} | {' | '.join(_cells(case))} | {'reply' if case.whole.in_time else bound} |\n"
+        for case in cases
+    ]
+    return _COLUMNS + "".join(rows)
 
 
 def _cells(case: Case) -> list[str]:

@@ -10,7 +10,7 @@ from langchain_core import exceptions as langchain
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.reliability import ANSWER, CASES, LANGCHAIN, MAX_RETRIES, PAGE, Case, page
+from tests.reliability import ANSWER, CASES, DEADLINE_CASES, LANGCHAIN, MAX_RETRIES, PAGE, Case, Outcome, page
 from tests.support import connection
 from workersai import errors, retries
 from workersai.errors import WorkersAIError
@@ -82,26 +82,46 @@ def twice(call: Callable[[Any], Any], llm: Any) -> list[Any]:
         except WorkersAIError as error:
             return error
 
-    def outcome() -> Any:
+    def told() -> Any:
         try:
             return call(llm)
         except WorkersAIError as error:
             return error
 
-    return asyncio.run(both()) if asyncio.iscoroutinefunction(call) else [outcome(), outcome()]
+    return asyncio.run(both()) if asyncio.iscoroutinefunction(call) else [told(), told()]
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", CASES, ids=[case.fault for case in CASES])
 def test_each_failure_is_told(case: Case, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_FIRST_BACKOFF", 0.0)
-    model, call = WAYS[way]
     expected = case.stream if way.endswith("stream") else case.whole
+    met = outcome(case, expected, way, timeout=30 if expected.in_time else 0.3)
+    if expected.error == ANSWER:
+        assert met == TEXT
+        return
+    check(met, expected, way)
+    assert ("did not answer in time" in str(met)) != expected.in_time
+    if case.fault[0].isdigit():
+        code = int(case.fault.partition(":")[0])
+        assert (met.code, met.status_code) == (code, CODES[code][0])
+        assert met.request_id
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", DEADLINE_CASES, ids=[case.fault for case in DEADLINE_CASES])
+def test_a_deadline_is_kept(case: Case, way: str) -> None:
+    expected = case.stream if way.endswith("stream") else case.whole
+    met = outcome(case, expected, way, timeout=30, deadline=0.3)
+    check(met, expected, way)
+    assert ("longer than its deadline" in str(met)) != expected.in_time
+
+
+def outcome(case: Case, expected: Outcome, way: str, **bounds: float) -> Any:
+    """What a call ends in that meets the fault each time; the next one must succeed."""
+    model, call = WAYS[way]
     with LocalServer(lambda _: Answer(pieces=PIECES), faults=[case.fault] * expected.requests) as server:
-        llm = model(
-            **connection(server), max_retries=MAX_RETRIES, timeout=0.3 if case.fault.startswith("stall") else 30
-        )
-        met, after = twice(call, llm)
+        met, after = twice(call, model(**connection(server), max_retries=MAX_RETRIES, **bounds))
         records = server.requests
         assert after == TEXT, "the next call is not harmed"
         assert len(records) == expected.requests + 1
@@ -109,9 +129,11 @@ def test_each_failure_is_told(case: Case, way: str, monkeypatch: pytest.MonkeyPa
         assert kept == expected.kept
         for record in records:
             record.wait()  # the server has seen the end of each: none is left open
-    if expected.error == ANSWER:
-        assert met == TEXT
-        return
+    return met
+
+
+def check(met: Any, expected: Outcome, way: str) -> None:
+    """The error is of its classes, and holds what had come."""
     assert isinstance(met, getattr(errors, expected.error))
     if way.startswith("langchain"):
         assert isinstance(met, getattr(langchain, LANGCHAIN[expected.error]))
@@ -122,10 +144,6 @@ def test_each_failure_is_told(case: Case, way: str, monkeypatch: pytest.MonkeyPa
         assert met.partial.text != TEXT
     else:
         assert met.partial is None or not met.partial.text
-    if case.fault[0].isdigit():
-        code = int(case.fault.partition(":")[0])
-        assert (met.code, met.status_code) == (code, CODES[code][0])
-        assert met.request_id
 
 
 def test_no_code_of_the_wire_page_is_left_out() -> None:

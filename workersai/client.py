@@ -15,8 +15,10 @@ from typing_extensions import Self, Unpack
 
 from workersai import flows
 from workersai.calls import BaseClient, Call, RunOptions
-from workersai.deadline import Deadline, Guard
+from workersai.deadline import Deadline
+from workersai.errors import APITimeoutError
 from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
+from workersai.network import HeldTo, hold_to_deadlines
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
@@ -123,6 +125,7 @@ class Client(BaseClient[httpx.Client]):
             # A forked process may not use its parent's connections: the two would read each other's answers.
             if self._http is None or self._process != os.getpid():
                 self._http, self._process = new_pool(httpx.Client), os.getpid()
+                hold_to_deadlines(self._http)
                 # A client that nobody closes closes its pool when it is collected, or when the program ends.
                 weakref.finalize(self, self._http.close)
             return self._http
@@ -143,7 +146,6 @@ class _Exchange(Generic[T]):
         self._on_retry = call.on_retry
         self._flow = flow
         self._deadline = Deadline(call.deadline)
-        self._guard = Guard(self._deadline)
         self._response: httpx.Response | None = None
         self._pieces: Iterator[bytes]
 
@@ -158,20 +160,26 @@ class _Exchange(Generic[T]):
 
     def advance(self) -> Emit | Finished[T]:
         """Does the flow's steps until it has something to hand over, or ends."""
+        with HeldTo(self._deadline):
+            try:
+                step = self._flow.send(None)
+                while not isinstance(step, Emit):
+                    step = self._after(step)
+            except StopIteration as end:
+                return Finished(end.value)
+            return step
+
+    def _after(self, step: Step) -> Step:
+        """What the flow asks for once it knows the outcome of a step."""
         try:
-            step = self._flow.send(None)
-            while not isinstance(step, Emit):
-                try:
-                    outcome = self._do(step)
-                except httpx.HTTPError as error:
-                    late = self._deadline.passed
-                    step = self._flow.throw(self._deadline.error() if late else error_from_httpx(error))
-                else:
-                    late = self._deadline.passed and isinstance(step, Send | Receive | ReceiveAll)
-                    step = self._flow.throw(self._deadline.error()) if late else self._flow.send(outcome)
-        except StopIteration as end:
-            return Finished(end.value)
-        return step
+            outcome = self._do(step)
+        except httpx.HTTPError as error:
+            return self._flow.throw(self._deadline.error() if self._deadline.passed else error_from_httpx(error))
+        except APITimeoutError as error:
+            return self._flow.throw(error)
+        if self._deadline.passed and isinstance(step, Send | Receive | ReceiveAll):
+            return self._flow.throw(self._deadline.error())
+        return self._flow.send(outcome)
 
     def _do(self, step: Step) -> Any:
         match step:
@@ -180,7 +188,7 @@ class _Exchange(Generic[T]):
             case Send(request):
                 return self._send(request)
             case ReceiveAll():
-                return b"".join(self._pieces)
+                return b"".join(self._all_pieces())
             case HangUp():
                 return self._release()
             case Turn(limiter):
@@ -193,12 +201,15 @@ class _Exchange(Generic[T]):
 
     def _send(self, request: Request) -> ReplyHead:
         self._release()
-        built = build(self._http, request)
-        self._guard.watch_request(built)
+        built = build(self._http, request, self._deadline.left())
         self._response = self._http.send(built, stream=True, follow_redirects=False)
-        self._guard.watch_reply(self._response)
         self._pieces = self._response.iter_bytes()
         return head_of(self._response)
+
+    def _all_pieces(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self._deadline.check(0)  # an http_client of the caller's own reads on as long as something comes
+            yield piece
 
     def _wait(self, retry: Retry) -> bool:
         self._release()
@@ -210,7 +221,6 @@ class _Exchange(Generic[T]):
         return True
 
     def _release(self) -> None:
-        self._guard.end()
         response, self._response = self._response, None
         if response is not None:
             response.close()

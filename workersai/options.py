@@ -150,6 +150,8 @@ class CallOptions(BaseModel):
     """Seconds that the whole call may take, with its retries and, of a stream, to its last piece; by default no limit.
 
     :class:`~workersai.errors.APITimeoutError` when they are over, with what a stream had brought in its ``partial``.
+    A sync call with an ``http_client`` of one's own looks at it between two pieces of the reply, and no wait of it is
+    longer than what is left when its request is sent.
     """
 
     max_retries: Annotated[int | None, Field(ge=0)] = None

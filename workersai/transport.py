@@ -14,6 +14,7 @@ from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Request
 from workersai.settings import DEFAULT_TIMEOUT
 
+_A_MOMENT = 0.001  # seconds; a timeout of none at all would not even try
 _LONGEST_CONNECT = 10.0  # seconds; a host that is there accepts a connection sooner
 # httpx's own 100 would make a batch of more wait for a connection, and then blame the server.
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
@@ -50,12 +51,20 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def build(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
-    """The request as httpx sends it; where it has no timeout, the pool's holds, which may be the caller's own."""
+def build(http: httpx.Client | httpx.AsyncClient, request: Request, left: float | None = None) -> httpx.Request:
+    """The request as httpx sends it; where it has no timeout, the pool's holds, which may be the caller's own.
+
+    ``left`` are the seconds that the deadline leaves; no wait may begin with a longer timeout.
+    """
     given = {} if request.timeout is None else {"timeout": timeouts(request.timeout).as_dict()}
-    return http.build_request(
+    built = http.build_request(
         "POST", request.url, headers=dict(request.headers), content=request.content, extensions=given
     )
+    if left is not None:
+        longest = max(left, _A_MOMENT)
+        waits: dict[str, float | None] = built.extensions["timeout"]
+        built.extensions["timeout"] = {name: min(wait or longest, longest) for name, wait in waits.items()}
+    return built
 
 
 def head_of(response: httpx.Response) -> ReplyHead:

@@ -1,12 +1,17 @@
 """The deadline of a call, over all its attempts, and what is told of a retry."""
 
 import asyncio
+import contextlib
+import itertools
 import logging
+import socket
+import threading
 import time
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
@@ -140,3 +145,39 @@ def test_langchains_callbacks_are_told_of_retries(serve: Serve) -> None:
     assert seen(told.states) == [(1, InLangChain), (2, InLangChain)]
     assert seen(also.states) == [(1, InLangChain)]
     assert [event["name"] for event in runs.traced_runs[0].events] == ["start", "retry", "retry", "end"]
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("at_once", "dribbled", "own_pool"),
+    [
+        (b"", HEAD + b"x: ", True),
+        (HEAD + b"\r\n", b"0", True),
+        (HEAD + b"\r\n", b"1\r\n \r\n", True),
+        (HEAD + b"\r\n", b"1\r\n \r\n", False),  # a pool of the caller's, where only the pieces of a body are seen
+    ],
+    ids=["head", "length-of-a-chunk", "body", "body-in-a-pool-of-the-caller"],
+)
+def test_who_sends_a_byte_now_and_then_meets_the_deadline(at_once: bytes, dribbled: bytes, *, own_pool: bool) -> None:
+    over = threading.Event()
+
+    def dribble() -> None:
+        with listening.accept()[0] as connected, contextlib.suppress(OSError):
+            connected.recv(65_536)
+            connected.sendall(at_once)
+            for byte in itertools.cycle(dribbled):
+                if over.wait(0.02):
+                    break
+                connected.sendall(bytes([byte]))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, httpx.Client(timeout=100) as pool:
+        server = threading.Thread(target=dribble)
+        server.start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        http = None if own_pool else pool
+        with Client(account_id="a", api_token="t", base_url=address, http_client=http) as client:
+            too_late(lambda: client.run("hi", deadline=SECONDS))
+        over.set()
+        server.join()
