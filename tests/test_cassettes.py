@@ -46,7 +46,7 @@ def test_a_cassette_says_where_it_was_recorded_and_holds_no_secret(name: str) ->
     assert "bearer" not in text.lower()
 
 
-@pytest.mark.parametrize("name", set(EXCHANGES) - set(REFUSED))
+@pytest.mark.parametrize("name", [name for name in EXCHANGES if name not in REFUSED])
 def test_a_recorded_answer_is_read(name: str) -> None:
     completion = completion_of(name)
     assert completion.text or completion.tool_calls
