@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from pydantic_core import from_json
 
 from workersai.catalog import SERVICE_MAX_TOKENS
 from workersai.errors import ServerError, WorkersAIError, error_for
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.leaks import LeakFilter
 from workersai.protocol.stop import before_stop
-from workersai.protocol.surrogates import repaired, value_of
+from workersai.protocol.surrogates import whole_value_of
 from workersai.protocol.tool_calls import ToolCallAssembler
 from workersai.protocol.tools import Offer
 from workersai.protocol.values import Completion, Trimmed, Usage
@@ -196,7 +195,7 @@ def error_of(payload: Any, head: ReplyHead) -> WorkersAIError | None:
 def error_from_body(body: bytes, head: ReplyHead) -> WorkersAIError:
     """The error in the body of a reply whose status is not 2xx."""
     try:
-        payload = from_json(body)
+        payload = whole_value_of(body)
     except ValueError:
         return _told(_sum_up(body, head), head, None)
     return error_of(payload, head) or _told(f"The service answered {head.status} without a reason", head, None)
@@ -204,10 +203,9 @@ def error_from_body(body: bytes, head: ReplyHead) -> WorkersAIError:
 
 def _payload(body: bytes, head: ReplyHead) -> Any:
     try:
-        payload, has_halves = value_of(body)
+        return whole_value_of(body)
     except ValueError:
         raise _told(_sum_up(body, head), head, None) from None
-    return repaired(payload) if has_halves else payload
 
 
 def _result(payload: Any, head: ReplyHead) -> dict[str, Any]:

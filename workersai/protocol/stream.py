@@ -24,7 +24,7 @@ from workersai.protocol.reply import (
 )
 from workersai.protocol.sse import SSEDecoder
 from workersai.protocol.stop import StopFilter
-from workersai.protocol.surrogates import Halves, repaired, value_of
+from workersai.protocol.surrogates import Halves, HalvesOfCalls, repaired, value_of
 from workersai.protocol.values import Completion, Delta, ToolCallDelta, Usage
 
 _DONE = b"[DONE]"
@@ -53,6 +53,7 @@ class StreamReader:
         self._calls = asked.assembler()
         self._native_calls = False
         self._halves = Halves()
+        self._halves_of_calls = HalvesOfCalls()
         self._has_halves = False
         self._text: list[str] = []
         self._usage: Usage | None = None
@@ -173,7 +174,7 @@ class StreamReader:
             return
         payload, has_halves = value_of(event)
         self._has_halves |= has_halves
-        failure = error_of(payload, self._head)
+        failure = error_of(repaired(payload) if has_halves else payload, self._head)
         if failure is not None:
             raise failure
         if not isinstance(payload, dict):
@@ -193,7 +194,7 @@ class StreamReader:
         delta = choice.get("delta") or {} if isinstance(choice, dict) else None
         if not isinstance(choice, dict) or not isinstance(delta, dict):
             raise self._garbage(event)
-        self._finish = choice.get("finish_reason") or self._finish
+        self._finish = repaired(choice.get("finish_reason")) or self._finish
         return delta
 
     def _piece(self, piece: dict[str, Any], deltas: list[Delta]) -> None:
@@ -201,7 +202,7 @@ class StreamReader:
         text = text_of(piece.get("response") if "response" in piece else piece.get("content"))
         wires = piece.get("tool_calls")
         if self._has_halves:
-            text, wires = self._halves.join(text), repaired(wires)
+            text, wires = self._halves.join(text), self._halves_of_calls.join(wires)
         self._show(self._leaks.feed(self._stop.feed(text)), deltas)
         if wires:
             self._native_calls = True

@@ -15,21 +15,34 @@ from pydantic_core import from_json
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def value_of(data: bytes) -> tuple[Any, bool]:
+def value_of(data: bytes, *, allow_inf_nan: bool = True) -> tuple[Any, bool]:
     """A JSON value, and whether its strings may hold halves of characters.
 
     Raises:
         ValueError: it is no JSON, for another reason.
     """
     try:
-        return from_json(data), False
+        return from_json(data, allow_inf_nan=allow_inf_nan), False
     except ValueError:
         if not _HALF.search(data):
             raise
     try:
-        return json.loads(data), True
+        value = json.loads(data)
+        if not allow_inf_nan:
+            json.dumps(value, allow_nan=False)
     except RecursionError:
         raise ValueError("nested too deep") from None
+    return value, True
+
+
+def whole_value_of(data: bytes, *, allow_inf_nan: bool = True) -> Any:
+    """A JSON value, its strings :func:`repaired`.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    value, has_halves = value_of(data, allow_inf_nan=allow_inf_nan)
+    return repaired(value) if has_halves else value
 
 
 def repaired(value: Any) -> Any:
@@ -62,3 +75,23 @@ class Halves:
         rest, self._first = self._first, ""
         whole: str = repaired(rest)
         return whole
+
+
+class HalvesOfCalls:
+    """The same for the arguments of streamed calls, each of which has pieces of its own."""
+
+    def __init__(self) -> None:
+        self._by_index: dict[Any, Halves] = {}
+
+    def join(self, wires: Any) -> Any:
+        """The entries of a ``tool_calls`` field, with the halves that were held back."""
+        return [self._joined(wire) for wire in wires] if isinstance(wires, list) else repaired(wires)
+
+    def _joined(self, wire: Any) -> Any:
+        sound = repaired(wire)
+        function = wire.get("function") if isinstance(wire, dict) else None
+        arguments = function.get("arguments") if isinstance(function, dict) else None
+        if isinstance(arguments, str) and isinstance(wire.get("index"), int):
+            halves = self._by_index.setdefault(wire["index"], Halves())
+            sound["function"]["arguments"] = halves.join(arguments)
+        return sound

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic_core import from_json
-
 from workersai.protocol.nulls import with_nulls
 from workersai.protocol.refs import Node
+from workersai.protocol.surrogates import whole_value_of
 from workersai.protocol.values import InvalidToolCall, ToolCall, ToolCallDelta
 
 
@@ -185,7 +184,7 @@ def call_from_text(call_id: str, name: str, text: str) -> ToolCall | InvalidTool
     arguments: Any = {}
     if text:
         try:
-            arguments = from_json(text, allow_inf_nan=False)  # what can't be sent back is no JSON
+            arguments = whole_value_of(text.encode(), allow_inf_nan=False)  # what can't be sent back is no JSON
         except ValueError as problem:
             error = error or f"The arguments are not JSON: {problem}."
     if not isinstance(arguments, dict):

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workersai.errors import ServerError
-from workersai.protocol.reply import Asked, ReplyHead, completion_from_body
+from workersai.errors import QuotaExceededError, ServerError
+from workersai.protocol.reply import Asked, ReplyHead, completion_from_body, error_from_body
 from workersai.protocol.stream import StreamReader
 from workersai.protocol.surrogates import Halves, repaired, value_of
-from workersai.protocol.values import Completion
+from workersai.protocol.tool_calls import call_from_text
+from workersai.protocol.values import Completion, InvalidToolCall, ToolCall
 
 HEAD = ReplyHead(status=200, headers={})
 ASKED = Asked(model="@cf/meta/llama-3.3-70b-instruct-fp8-fast", max_tokens=256)
@@ -59,6 +60,40 @@ def test_a_whole_reply_with_a_half_is_read() -> None:
     body = json.dumps({"result": {"response": None, "tool_calls": [call]}, "success": True}).encode()
     (told,) = whole(body).tool_calls
     assert (told.name, told.arguments) == ("f\ufffd", {"a😀": ["\ufffd"]})
+
+
+def test_an_error_whose_message_is_cut_inside_a_character_is_that_error() -> None:
+    body = b'{"errors":[{"code":4006,"message":"used up \\ud83d"}],"success":false}'
+    error = error_from_body(body, ReplyHead(status=429, headers={}))
+    assert (type(error), error.retryable) == (QuotaExceededError, False)
+    reader = StreamReader(HEAD, ASKED)
+    reader.feed(b"data: " + body + b"\n\n")
+    with pytest.raises(QuotaExceededError) as caught:
+        reader.close()
+    for told in (error, caught.value):
+        assert "used up \ufffd" in str(told)
+
+
+def test_a_pair_that_two_pieces_of_arguments_share_is_one_character() -> None:
+    pieces = ['{"a": "\ud83d', '\ude00", "b": "\ud83d"}']
+    calls = [
+        {"index": 0, "id": "x", "function": {"name": "f"}},
+        *({"index": 0, "function": {"arguments": piece}} for piece in pieces),
+    ]
+    reader = StreamReader(HEAD, ASKED)
+    for call in calls:
+        reader.feed(f"data: {json.dumps({'tool_calls': [call]})}\n\n".encode())
+    reader.feed(DONE)
+    completion = reader.close()[-1].completion
+    assert completion is not None
+    assert [call.arguments for call in completion.tool_calls] == [{"a": "😀", "b": "\ufffd"}]
+
+
+def test_arguments_of_which_the_model_escaped_a_half() -> None:
+    call = call_from_text("x", "f", '{"a": "\\ud83d", "b": "\\ud83d\\ude00"}')
+    assert isinstance(call, ToolCall)
+    assert call.arguments == {"a": "\ufffd", "b": "😀"}
+    assert isinstance(call_from_text("x", "f", '{"a": "\\ud83d", "b": NaN}'), InvalidToolCall)
 
 
 def test_other_broken_json_stays_broken() -> None:
