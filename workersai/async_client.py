@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -17,10 +18,10 @@ from workersai.calls import BaseClient, Call, RunOptions
 from workersai.deadline import Deadline
 from workersai.errors import APITimeoutError
 from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
+from workersai.pacing import Limiter
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
-from workersai.retries import Retry
 from workersai.transport import build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
@@ -160,15 +161,14 @@ class _Exchange(Generic[T]):
 
     async def _in_time(self, step: Step) -> Any:
         left = self._deadline.left()
-        if left is None:
+        if left is None or isinstance(step, Wait):  # which looks at it itself; what it calls is not ours to cancel
             return await self._do(step)
         import anyio  # noqa: PLC0415 - only for who has a deadline
 
-        try:
-            with anyio.fail_after(left):
-                return await self._do(step)
-        except TimeoutError:
-            raise self._deadline.error() from None
+        with anyio.move_on_after(left) as scope:
+            return await self._do(step)
+        assert scope.cancelled_caught  # noqa: S101 - the only way here
+        raise self._deadline.error()
 
     async def _do(self, step: Step) -> Any:
         match step:
@@ -181,11 +181,9 @@ class _Exchange(Generic[T]):
             case HangUp():
                 return await self._release()
             case Turn(limiter):
-                with limiter.turn() as seconds:
-                    self._deadline.check(seconds)
-                    await asyncio.sleep(seconds)
-            case Wait(retry):
-                return await self._wait(retry)
+                await self._take(limiter)
+            case Wait():
+                return await self._wait(step)
         return None
 
     async def _send(self, request: Request) -> ReplyHead:
@@ -194,10 +192,28 @@ class _Exchange(Generic[T]):
         self._pieces = self._response.aiter_bytes()
         return head_of(self._response)
 
-    async def _wait(self, retry: Retry) -> bool:
+    async def _take(self, limiter: Limiter) -> None:
+        import anyio  # noqa: PLC0415 - only for who has a rate limit
+
+        moved_up, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # its loop was closed, and it with it
+                loop.call_soon_threadsafe(moved_up.set)
+
+        with limiter.turn(wake) as turn:
+            self._deadline.check_turn(turn.seconds())
+            while seconds := turn.seconds():
+                with anyio.move_on_after(seconds):
+                    await moved_up.wait()
+                moved_up.clear()
+
+    async def _wait(self, step: Wait) -> bool:
         await self._release()
+        retry = step.retry
         if not self._deadline.leaves(retry.wait):
             return False
+        step.announce()
         told = None if self._on_retry is None else self._on_retry(retry)
         if inspect.isawaitable(told):
             await told

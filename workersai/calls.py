@@ -149,7 +149,7 @@ class BaseClient(Generic[HTTPClientT]):
                 in_json,
                 trackers,
                 (fit.most_tokens, fit.max_tokens or SERVICE_MAX_TOKENS),
-                None if options.rate_limit is None else limiter_of(options.rate_limit),
+                None if options.rate_limit is None else limiter_of(options.rate_limit, self.settings.account_id),
                 options.deadline,
                 on_retry,
             )

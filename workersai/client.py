@@ -19,10 +19,10 @@ from workersai.deadline import Deadline
 from workersai.errors import APITimeoutError
 from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
 from workersai.network import HeldTo, hold_to_deadlines
+from workersai.pacing import Limiter
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
-from workersai.retries import Retry
 from workersai.transport import build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
@@ -192,11 +192,9 @@ class _Exchange(Generic[T]):
             case HangUp():
                 return self._release()
             case Turn(limiter):
-                with limiter.turn() as seconds:
-                    self._deadline.check(seconds)
-                    time.sleep(seconds)
-            case Wait(retry):
-                return self._wait(retry)
+                self._take(limiter)
+            case Wait():
+                return self._wait(step)
         return None
 
     def _send(self, request: Request) -> ReplyHead:
@@ -208,13 +206,23 @@ class _Exchange(Generic[T]):
 
     def _all_pieces(self) -> Iterator[bytes]:
         for piece in self._pieces:
-            self._deadline.check(0)  # an http_client of the caller's own reads on as long as something comes
+            self._deadline.check()  # an http_client of the caller's own reads on as long as something comes
             yield piece
 
-    def _wait(self, retry: Retry) -> bool:
+    def _take(self, limiter: Limiter) -> None:
+        moved_up = threading.Event()
+        with limiter.turn(moved_up.set) as turn:
+            self._deadline.check_turn(turn.seconds())
+            while seconds := turn.seconds():
+                moved_up.wait(seconds)
+                moved_up.clear()
+
+    def _wait(self, step: Wait) -> bool:
         self._release()
+        retry = step.retry
         if not self._deadline.leaves(retry.wait):
             return False
+        step.announce()
         if self._on_retry is not None:
             self._on_retry(retry)
         time.sleep(retry.wait)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from workersai.errors import APITimeoutError
@@ -32,14 +33,27 @@ class Deadline:
         left = self.left()
         return left is None or left > seconds
 
-    def check(self, seconds: float) -> None:
-        """Fails at once where a wait would outlast it.
+    def check(self) -> None:
+        """Fails when it has come.
 
         Raises:
-            APITimeoutError: it would.
+            APITimeoutError: it has.
+        """
+        if self.passed:
+            raise self.error()
+
+    def check_turn(self, seconds: float) -> None:
+        """Fails at once where a rate limit gives the call its turn too late.
+
+        Raises:
+            APITimeoutError: it does.
         """
         if not self.leaves(seconds):
-            raise self.error()
+            raise APITimeoutError(
+                f"The rate limit would give this call its turn in {math.ceil(seconds)} s, after its deadline of "
+                f"{self._seconds:g} s: it was not sent. Send fewer calls at once, or raise deadline.",
+                retryable=False,
+            )
 
     def error(self) -> APITimeoutError:
         """The error of a call that took longer; no retry of the same call could help."""

@@ -55,9 +55,15 @@ class Turn:
 
 @dataclass(frozen=True)
 class Wait:
-    """Tell of a retry and let its wait pass; the outcome is whether the deadline leaves time for it."""
+    """Announce a retry, tell of it, and let its wait pass; the outcome is whether the deadline leaves time for it."""
 
     retry: Retry
+    most: int
+
+    def announce(self) -> None:
+        """Says in the log that it comes."""
+        retry = self.retry
+        logger.info("Trying again in %.2f s (%d of %d): %s", retry.wait, retry.attempt, self.most, retry.error)
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,6 @@ def _retried(attempt: Callable[[], Flow[T]], max_retries: int, may_retry: Callab
                 raise
             tries += 1
             retry = Retry(error, attempt=tries, wait=wait)
-        logger.info("Trying again in %.2f s (%d of %d): %s", wait, tries, max_retries, retry.error)
-        if not (yield Wait(retry)):
-            logger.info("Not tried again: the deadline comes first.")
+        if not (yield Wait(retry, max_retries)):
+            logger.info("Not tried again, since the deadline leaves no time for it: %s", retry.error)
             raise retry.error

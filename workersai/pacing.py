@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+import os
 import threading
 import time
 from collections import deque
@@ -20,33 +20,33 @@ _MOST_CALLS = 1_000_000
 
 @dataclass(frozen=True)
 class RateLimit:
-    """So many calls in so many seconds, for all of this process that give a limit of the same name.
+    """So many calls in so many seconds, for all of this process that keep the same limit.
 
     The calls wait for their turn in the order in which they came; an attempt of a retry is a call as well. Several
-    processes know nothing of each other: give each its share.
+    processes know nothing of each other: give each its share. The service takes 300 text generations a minute for an
+    account (wire page, "Errors").
 
     Args:
-        name: Who shares it; two limits of one name must be the same.
-        calls: How many requests may begin within ``seconds``; the service takes 300 text generations a minute for an
-            account (wire page, "Errors").
+        calls: How many requests may begin within ``seconds``.
         seconds: The span; any span of that length, not only each full minute.
+        name: Who shares it; by default all calls of the same account that give no name. Where calls share a limit,
+            its numbers must be the same.
 
     Raises:
-        ConfigurationError: a number is not above 0, or the name stands for another limit already.
+        ConfigurationError: a number is not above 0, or the name is no text.
     """
 
-    name: str = "account"
     calls: int = 300
     seconds: float = 60.0
+    name: str | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.name, str) and self.name):
+        if self.name is not None and not (isinstance(self.name, str) and self.name):
             raise ConfigurationError(f"A rate limit's name must be a string, and not empty; got {self.name!r:.80}.")
         if isinstance(self.calls, bool) or not isinstance(self.calls, int) or not 0 < self.calls <= _MOST_CALLS:
             raise ConfigurationError(f"calls must be a whole number above 0, not {self.calls!r:.80}.")
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not 0 < self.seconds < 1e9:  # noqa: PLR2004 - as long as one likes
             raise ConfigurationError(f"seconds must be a number above 0, not {self.seconds!r:.80}.")
-        limiter_of(self)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -63,65 +63,124 @@ class RateLimit:
         raise ValueError("must be a workersai.RateLimit")
 
 
+@dataclass(eq=False)
+class Turn:
+    """A place in the line: the time at which its call may begin, which gets earlier where one before it leaves."""
+
+    time: float
+    wake: Callable[[], object]
+    """Called, from any thread, when the time has become earlier than :meth:`seconds` last said."""
+    clock: Callable[[], float]
+    told: bool = False
+
+    def seconds(self) -> float:
+        """How long there is to wait."""
+        self.told = False  # before the time is read: what changes from here on is told
+        return max(0.0, self.time - self.clock())
+
+    def move_up(self, at: float) -> None:
+        """Takes the time of the one before it."""
+        self.time = at
+        if not self.told:
+            self.told = True
+            self.wake()
+
+
 class Limiter:
     """Gives each call the time at which it may begin.
 
-    A call may begin once the one that is ``calls`` places before it began ``seconds`` ago.
+    A call may begin once the one that is ``calls`` places before it began ``seconds`` ago. Nobody waits for another
+    to say so, which might be a thread or an event loop that stands still: each waits for its own time.
     """
 
     def __init__(self, limit: RateLimit, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self._clock = clock
         self._lock = threading.Lock()
-        self._times: deque[float] = deque(maxlen=limit.calls)
-        self._given_back: list[float] = []
+        self._times: deque[float] = deque()  # of those that began lately, and of those that wait
+        self._waiting: list[Turn] = []
 
-    def reserve(self) -> float:
-        """The next free time, by the clock of ``time.monotonic``."""
+    def join(self, wake: Callable[[], object]) -> Turn:
+        """The next free turn."""
         with self._lock:
             now = self._clock()
-            while self._given_back:
-                slot = heapq.heappop(self._given_back)
-                if slot >= now:
-                    return slot
-            full = len(self._times) == self.limit.calls
-            slot = max(now, self._times[0] + self.limit.seconds) if full else now
-            self._times.append(slot)
-            return slot
+            self._forget(now)
+            full = len(self._times) >= self.limit.calls
+            at = max(now, self._times[-self.limit.calls] + self.limit.seconds) if full else now
+            turn = Turn(at, wake, self._clock)
+            self._times.append(at)
+            if at > now:
+                self._waiting.append(turn)
+            return turn
 
-    def give_back(self, slot: float) -> None:
-        """Leaves a time to somebody else, since nothing is sent then."""
+    def leave(self, turn: Turn) -> None:
+        """Gives a turn up whose time has not come: each that waits behind it moves up."""
         with self._lock:
-            heapq.heappush(self._given_back, slot)
+            now = self._clock()
+            self._forget(now)
+            if turn not in self._waiting:
+                return  # its time has come, and is over for the others as well
+            place = self._waiting.index(turn)
+            behind = self._waiting[place + 1 :]
+            times = [turn.time, *(other.time for other in behind)]
+            del self._waiting[place]
+            self._times.pop()
+            for other, at in zip(behind, times, strict=False):
+                other.move_up(at)
 
     @contextmanager
-    def turn(self) -> Iterator[float]:
-        """A context to wait in, for so many seconds; who doesn't come to its end leaves the turn to somebody else."""
-        slot = self.reserve()
+    def turn(self, wake: Callable[[], object]) -> Iterator[Turn]:
+        """A context to wait in; who doesn't come to its end leaves the turn to the others."""
+        turn = self.join(wake)
         waited = False
         try:
-            yield max(0.0, slot - self._clock())
+            yield turn
             waited = True
         finally:
             if not waited:
-                self.give_back(slot)
+                self.leave(turn)
+
+    def _forget(self, now: float) -> None:
+        while self._waiting and self._waiting[0].time <= now:
+            del self._waiting[0]
+        while self._times and self._times[0] <= now - self.limit.seconds:
+            self._times.popleft()
+
+    def forked(self) -> None:
+        """Forgets, in a child process, who waits in its parent."""
+        self._lock = threading.Lock()
+        self._times = deque(at for at in self._times if at <= self._clock())
+        self._waiting.clear()
 
 
-_limiters: dict[str, Limiter] = {}
-_LOCK = threading.Lock()
+_limiters: dict[tuple[str | None, str | None], Limiter] = {}
+_LOCK = threading.Lock()  # only held to look up a limiter, or to make one
 
 
-def limiter_of(limit: RateLimit) -> Limiter:
+def limiter_of(limit: RateLimit, account_id: str) -> Limiter:
     """The one limiter of this process for a limit.
 
     Raises:
-        ConfigurationError: its name stands for another limit.
+        ConfigurationError: it has other numbers.
     """
+    key = (limit.name, None) if limit.name else (None, account_id)
     with _LOCK:
-        limiter = _limiters.setdefault(limit.name, Limiter(limit))
+        limiter = _limiters.setdefault(key, Limiter(limit))
     if limiter.limit != limit:
+        whose = f"named {limit.name!r}" if limit.name else "of this account"
         raise ConfigurationError(
-            f"The rate limit {limit.name!r} is {limiter.limit.calls} calls in {limiter.limit.seconds:g} s already: "
-            "give this one another name."
+            f"The rate limit {whose} is {limiter.limit.calls} calls in {limiter.limit.seconds:g} s already, for all of "
+            "this process: use the same numbers, or give this one a name of its own."
         )
     return limiter
+
+
+def _forked() -> None:
+    global _LOCK  # noqa: PLW0603 - a thread that is not in the child may hold it
+    _LOCK = threading.Lock()
+    for limiter in _limiters.values():
+        limiter.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,10 +1,15 @@
 """Rate limits: kept over threads, tasks and models, in the order of arrival."""
 
 import asyncio
+import contextlib
+import functools
 import json
+import os
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count, pairwise
+from itertools import count
 from typing import Any
 
 import pytest
@@ -15,17 +20,21 @@ from langchain_core.load import dumps
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
 from tests.support import Driver, Serve, connection
-from workersai import AsyncClient, Client, RateLimit
+from workersai import AsyncClient, Client, RateLimit, pacing
 from workersai.errors import APITimeoutError, BadRequestError, ConfigurationError
 from workersai.local import RawReply
-from workersai.pacing import Limiter, limiter_of
+from workersai.pacing import Limiter, Turn, limiter_of
 
 numbers = count()
 
 
 def limit(calls: int, seconds: float) -> RateLimit:
     """One that no other test shares."""
-    return RateLimit(f"test {next(numbers)}", calls, seconds)
+    return RateLimit(calls, seconds, f"test {next(numbers)}")
+
+
+def nobody() -> None:
+    """Wakes nobody."""
 
 
 class Clock:
@@ -41,57 +50,104 @@ class Clock:
 steps = st.lists(st.tuples(st.sampled_from(["call", "call", "call", "leave"]), st.floats(0, 20)), max_size=60)
 
 
-@given(st.integers(1, 5), st.floats(0.5, 60), steps)
-def test_no_span_holds_more_calls_than_it_may(calls: int, seconds: float, moves: list[tuple[str, float]]) -> None:
+@given(st.integers(1, 5), st.floats(0.5, 60), steps, st.data())
+def test_no_span_holds_more_calls_than_it_may(
+    calls: int, seconds: float, moves: list[tuple[str, float]], data: st.DataObject
+) -> None:
     clock = Clock()
     limiter = Limiter(limit(calls, seconds), clock)
-    begun: list[float] = []
+    turns: list[Turn] = []
     for move, passed in moves:
         clock.now += passed
-        if move == "call" or not begun:
-            slot = limiter.reserve()
-            assert slot >= clock.now
-            begun.append(slot)
-        elif begun[-1] >= clock.now:  # it is still waiting, and may leave
-            limiter.give_back(begun.pop())
-    begun.sort()
+        waiting = [turn for turn in turns if turn.seconds()]
+        if move == "call" or not waiting:
+            turns.append(limiter.join(nobody))
+            assert turns[-1].time >= clock.now
+        else:
+            turns.remove(leaving := data.draw(st.sampled_from(waiting)))
+            limiter.leave(leaving)
+        assert [turn.time for turn in turns] == sorted(turn.time for turn in turns), "in the order of arrival"
+    begun = [turn.time for turn in turns]
     assert all(later - earlier >= seconds * 0.999 for earlier, later in zip(begun, begun[calls:], strict=False))
+    for turn in [turn for turn in turns if turn.seconds()]:
+        limiter.leave(turn)
+    clock.now += seconds
+    assert limiter.join(nobody).seconds() == 0, "who left holds up nobody"
 
 
 def test_turns_come_in_order_and_none_later_than_need_be() -> None:
     clock = Clock()
     limiter = Limiter(limit(2, 10), clock)
-    slots = [limiter.reserve() for _ in range(6)]
-    assert slots == [1_000, 1_000, 1_010, 1_010, 1_020, 1_020]
+    turns = [limiter.join(nobody).time for _ in range(6)]
+    assert turns == [1_000, 1_000, 1_010, 1_010, 1_020, 1_020]
     clock.now += 100
-    assert limiter.reserve() == clock.now
+    assert limiter.join(nobody).time == clock.now
 
 
-def test_a_turn_that_is_given_back_is_the_next_ones() -> None:
+def test_where_one_leaves_those_behind_move_up_and_are_woken() -> None:
     clock = Clock()
     limiter = Limiter(limit(1, 10), clock)
-    limiter.reserve()
-    with pytest.raises(KeyboardInterrupt), limiter.turn():
+    woken: list[int] = []
+    turns = [limiter.join(functools.partial(woken.append, number)) for number in range(4)]
+    limiter.leave(turns[1])
+    assert [turn.time for turn in turns] == [1_000, 1_010, 1_010, 1_020]
+    assert woken == [2, 3]
+    limiter.leave(turns[2])
+    assert turns[3].time == 1_010
+    assert woken == [2, 3], "it was told already, and has not looked since"
+    assert turns[3].seconds() == 10
+    with pytest.raises(KeyboardInterrupt), limiter.turn(nobody):
         raise KeyboardInterrupt
-    assert limiter.reserve() == 1_010
-    limiter.give_back(1_010)
+    assert limiter.join(nobody).time == 1_020
     clock.now += 50
-    assert limiter.reserve() == clock.now, "a time that is over helps nobody"
+    limiter.leave(turns[3])
+    assert limiter.join(nobody).time == clock.now, "a time that is over helps nobody"
 
 
 def test_all_calls_are_made_and_all_wait_for_their_turn(driver: Driver, serve: Serve) -> None:
     server, shared = serve(lambda request: request.prompt or "?"), limit(2, 0.05)
+    began = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         answers = pool.map(lambda n: driver.run(connection(server), str(n), rate_limit=shared).text, range(8))
         assert list(answers) == [str(n) for n in range(8)]
     assert [delta.text for delta in driver.stream(connection(server), "last", rate_limit=shared)] == ["last", ""]
+    assert time.monotonic() - began >= 0.2, "nine calls, two in each twentieth of a second"
+
+
+class Seen(Limiter):
+    """Lets a test wait until somebody has come."""
+
+    def __init__(self, limit: RateLimit, clock: Clock) -> None:
+        super().__init__(limit, clock)
+        self.came = threading.Semaphore(0)
+
+    def join(self, wake: Callable[[], object]) -> Turn:
+        turn = super().join(wake)
+        self.came.release()
+        return turn
+
+
+def test_who_waits_goes_when_another_leaves(driver: Driver, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, one, clock = serve(lambda _: "ok"), limit(1, 3_600), Clock()
+    limiter = Seen(one, clock)
+    monkeypatch.setitem(pacing._limiters, (one.name, None), limiter)
+    limiter.join(nobody)
+    second = limiter.join(nobody)
+    with ThreadPoolExecutor(1) as pool:
+        third = pool.submit(lambda: driver.run(connection(server), "hi", rate_limit=one).text)
+        for _ in range(3):
+            limiter.came.acquire()
+        clock.now = second.time - 0.001
+        limiter.leave(second)
+        clock.now += 1
+        assert third.result(60) == "ok", "it would sleep two hours, were it not woken"
 
 
 def test_models_of_all_kinds_share_a_limit_by_its_name(serve: Serve) -> None:
     name = f"shared {next(numbers)}"
 
     def shared() -> RateLimit:
-        return RateLimit(name, 4, 3_600)
+        return RateLimit(4, 3_600, name)
 
     server = serve(lambda _: "ok")
     chat = ChatWorkersAI(**connection(server), rate_limit=shared())
@@ -102,12 +158,11 @@ def test_models_of_all_kinds_share_a_limit_by_its_name(serve: Serve) -> None:
         client.run("3")
         asyncio.run(chat.ainvoke("4"))
         for call in (lambda: chat.invoke("5", deadline=1), lambda: llm.complete("5", deadline=1)):
-            with pytest.raises(APITimeoutError, match="deadline of 1 s"):
+            with pytest.raises(APITimeoutError, match=r"turn in \d+ s, after its deadline of 1 s: it was not sent"):
                 call()
         with pytest.raises(APITimeoutError):
             asyncio.run(llm.acomplete("5", deadline=1))
     assert len(server.requests) == 4
-    assert limiter_of(shared()).reserve() > 0
 
 
 def test_a_retry_takes_a_turn_too(driver: Driver, serve: Serve) -> None:
@@ -118,37 +173,81 @@ def test_a_retry_takes_a_turn_too(driver: Driver, serve: Serve) -> None:
     assert len(server.requests) == 2
 
 
-def test_a_task_that_is_cancelled_leaves_its_turn(serve: Serve) -> None:
+def test_a_task_that_is_cancelled_leaves_its_turn(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server, one = serve(lambda _: "ok"), limit(1, 3_600)
+    limiter = Seen(one, Clock())
+    monkeypatch.setitem(pacing._limiters, (one.name, None), limiter)
 
     async def main() -> None:
         async with AsyncClient(**connection(server), rate_limit=one) as client:
             await client.run("first")
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(client.run("second"), 0.05)
+            second = asyncio.create_task(client.run("second"))
+            for _ in range(2):
+                await asyncio.to_thread(limiter.came.acquire)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
 
     asyncio.run(main())
     assert len(server.requests) == 1
-    (left,) = limiter_of(one)._given_back
-    assert limiter_of(one).reserve() == left
+    assert limiter.join(nobody).seconds() == 3_600, "the one after the first's"
 
 
-def test_threads_that_come_at_once_get_different_turns() -> None:
-    limiter = Limiter(limit(1, 1), Clock())
-    slots: list[float] = []
-    threads = [threading.Thread(target=lambda: slots.append(limiter.reserve())) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(later - earlier == 1 for earlier, later in pairwise(sorted(slots)))
+def test_a_loop_that_was_closed_holds_up_nobody(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, one, loop = serve(lambda _: "ok"), limit(1, 3_600), asyncio.new_event_loop()
+    limiter = Seen(one, Clock())
+    monkeypatch.setitem(pacing._limiters, (one.name, None), limiter)
+    limiter.join(nobody)
+    second = limiter.join(nobody)
+    waiting = AsyncClient(**connection(server)).run("never", rate_limit=one)
+    task = loop.create_task(waiting)
+
+    async def until_it_waits() -> None:
+        for _ in range(3):
+            await asyncio.to_thread(limiter.came.acquire)
+
+    loop.run_until_complete(until_it_waits())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()  # as it is, with the task that waits
+    limiter.leave(second)  # which would wake it
+    assert limiter.join(nobody).seconds() == 7_200
+    with contextlib.suppress(RuntimeError):
+        waiting.close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
-def test_the_same_name_is_the_same_limit() -> None:
+def test_the_same_name_is_the_same_limit(serve: Serve) -> None:
     first = limit(5, 10)
-    assert RateLimit(first.name, 5, 10) == first
-    with pytest.raises(ConfigurationError, match="is 5 calls in 10 s already"):
-        RateLimit(first.name, 6, 10)
+    server = serve(lambda _: "ok")
+    with Client(**connection(server), rate_limit=first) as client:
+        client.run("hi")
+        client.run("hi", rate_limit=RateLimit(5, 10, first.name))
+        with pytest.raises(ConfigurationError, match="is 5 calls in 10 s already"):
+            client.run("hi", rate_limit=RateLimit(6, 10, first.name))
+    assert len(server.requests) == 2
+
+
+def test_without_a_name_it_is_that_of_the_account() -> None:
+    shared = RateLimit(7, 10)
+    one, same, other = (limiter_of(shared, account) for account in ("a" * 32, "a" * 32, "b" * 32))
+    assert one is same
+    assert one is not other
+    assert limiter_of(RateLimit(7, 10, "a" * 32), "a" * 32) is not one
+    with pytest.raises(ConfigurationError, match="of this account is 7 calls in 10 s already"):
+        limiter_of(RateLimit(8, 10), "a" * 32)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_forgets_who_waits_in_its_parent() -> None:
+    one = limit(1, 3_600)
+    limiter = limiter_of(one, "")
+    limiter.join(nobody)
+    limiter.join(nobody)
+    with limiter._lock:  # as a thread of the parent may hold it
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if 3_590 < limiter_of(one, "").join(nobody).seconds() <= 3_600 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize(
@@ -156,7 +255,7 @@ def test_the_same_name_is_the_same_limit() -> None:
 )
 def test_what_is_no_limit_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
-        RateLimit(**{"name": f"wrong {next(numbers)}", **wrong})
+        RateLimit(**wrong)
 
 
 def test_it_is_an_option_that_can_be_stored(driver: Driver) -> None:
@@ -165,4 +264,4 @@ def test_it_is_an_option_that_can_be_stored(driver: Driver) -> None:
         driver.run({"account_id": "a", "api_token": "t"}, "hi", rate_limit=300)
     llm = WorkersAI(account_id="a", api_token="t", rate_limit=shared)
     assert WorkersAI.from_dict(json.loads(llm.to_json()) | {"api_token": "t"}).rate_limit == shared
-    assert shared.name in dumps(ChatWorkersAI(account_id="a", api_token="t", rate_limit=shared))
+    assert str(shared.name) in dumps(ChatWorkersAI(account_id="a", api_token="t", rate_limit=shared))

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-
 from workersai.catalog import SERVICE_MAX_TOKENS
 from workersai.errors import ServerError, WorkersAIError, error_for
 from workersai.protocol.json_mode import JSONMode
