@@ -5,6 +5,7 @@ import copy
 import json
 import logging
 import pickle
+import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
 from tests.support import Driver
 from workersai import AsyncClient, Client, Settings
-from workersai.errors import BadRequestError, ConfigurationError, WorkersAIError
+from workersai.errors import APITimeoutError, BadRequestError, ConfigurationError, WorkersAIError
 from workersai.local import LocalServer
 from workersai.local.faults import Faults
 
@@ -93,6 +94,16 @@ def test_no_error_shows_it_with_all_its_local_variables(
 def test_nor_does_a_connection_that_is_refused(driver: Driver) -> None:
     with pytest.raises(WorkersAIError) as caught:
         driver.run({**ACCOUNT, "base_url": "http://127.0.0.1:9", "max_retries": 0}, "hi")
+    assert TOKEN not in shown(caught.value)
+
+
+def test_nor_does_a_connection_that_takes_no_more_headers(driver: Driver) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # which reads nothing
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(APITimeoutError, match="WriteTimeout") as caught:
+            driver.run(
+                {**ACCOUNT, "base_url": address, "max_retries": 0}, "hi", session_affinity="x" * 9_000_000, timeout=0.2
+            )
     assert TOKEN not in shown(caught.value)
 
 

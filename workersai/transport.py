@@ -80,7 +80,18 @@ def error_from_httpx(error: httpx.HTTPError) -> WorkersAIError:
     unsent = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
     ours.never_sent = isinstance(error, unsent)
     ours.__cause__ = error
+    _forget_frames(error)
     return ours
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Leaves the exceptions, without the frames of the libraries below: their variables hold the request's headers.
+
+    Programs that log tracebacks with all local variables would log the token.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _error_from_httpx(error: httpx.HTTPError) -> WorkersAIError:
