@@ -67,8 +67,14 @@ CASES = [
     _refusal("3040:0", "the same, with Retry-After", "RateLimitError", retried=True),
     _refusal("3040:86400", "the same, with a Retry-After of a day", "RateLimitError"),
     _refusal("5000", "server error, 500", "ServerError", retried=True),
-    _refusal("html:502", "a page of the edge", "ServerError", retried=True),
-    _refusal("html:520", "a page of the edge", "ServerError", retried=True),
+    _refusal("9999", "a code that nobody knows, 400", "BadRequestError"),
+    _refusal("9999/503", "the same, 503", "ServerError", retried=True),
+    _refusal("error:4006", "the other form of an error body", "QuotaExceededError"),
+    *(
+        _refusal(f"html:{status}", "a page of the edge", "ServerError", retried=True)
+        for status in (502, 504, 520, 521, 522, 523, 524)
+    ),
+    _refusal("html:503:0", "the same, with Retry-After", "ServerError", retried=True),
     Case("empty", "200 with an empty body", Outcome("ServerError"), Outcome("StreamInterruptedError", requests=2)),
     Case(
         "stall",
@@ -100,6 +106,12 @@ CASES = [
         Outcome("APIConnectionError", requests=2, kept=False),
         Outcome("StreamInterruptedError", kept=False, partial=True),
     ),
+    Case(
+        "end:100",
+        "the reply ends too early, without a word",
+        Outcome("ServerError"),
+        Outcome("StreamInterruptedError", partial=True),
+    ),
     Case("garbage", "bytes that nobody can read", Outcome("ServerError"), Outcome("ServerError", kept=False)),
     Case(
         "garbage:100",
@@ -119,6 +131,7 @@ CASES = [
         Outcome("BadRequestError"),
         Outcome("BadRequestError", kept=False, partial=True),
     ),
+    Case("whole", "the whole reply at once where a stream was asked for", Outcome(ANSWER), Outcome(ANSWER)),
     Case("dribble:0", "the body byte by byte", Outcome(ANSWER), Outcome(ANSWER)),
     Case("content-type:text/html", "the right reply under a wrong label", Outcome(ANSWER), Outcome(ANSWER)),
 ]

@@ -39,8 +39,9 @@ def serve(
     fault: Annotated[
         list[str] | None,
         typer.Option(
-            help="Make replies fail: a code (3040), html:502, empty:200, stall:100, cut:100, garbage:100, event:3040, "
-            "dribble:0.01, content-type:text/plain; with @0.1 behind it, one in ten. May be given more than once."
+            help="Make replies fail: a code (3040), error:4006, html:502, empty:200, stall:100, cut:100, end:100, "
+            "garbage:100, event:3040, whole, dribble:0.01, content-type:text/plain; with @0.1 behind it, one in ten. "
+            "May be given more than once."
         ),
     ] = None,
 ) -> None:

@@ -204,11 +204,11 @@ _BY_CODE: dict[int, _Row] = {
     5007: _Row(ModelNotFoundError, "Check the model's name; it begins with @cf/ or @hf/."),
     7000: _Row(BadRequestError, "Check the base URL and the account id."),
     7003: _Row(BadRequestError, "Check the base URL and the account id."),
-    5006: _Row(BadRequestError, ""),
-    5004: _Row(BadRequestError, ""),
+    5006: _Row(BadRequestError, "Correct what it names."),
+    5004: _Row(BadRequestError, "Check the messages and the options."),
     5024: _Row(JSONModeError, "Ask again, simplify the schema, or use function calling."),
     3039: _Row(BadRequestError, "Check the name given as lora, and that the finetune's files are uploaded."),
-    3003: _Row(BadRequestError, ""),
+    3003: _Row(BadRequestError, "Check that the input is whole."),
     5021: _Row(ContextWindowExceededError, _WINDOW),
     3010: _Row(ContextWindowExceededError, _WINDOW),
     5018: _Row(PermissionDeniedError, _ACCOUNT),
@@ -244,9 +244,11 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], _Row], ...] = (
 
 _SERVER = _Row(ServerError, "The service failed: try again in a moment.")
 _REDIRECT = _Row(BadRequestError, "A redirect is not followed, since it would take the token elsewhere.")
-_UNNAMED = _Row(BadRequestError, "")
+_UNNAMED = _Row(BadRequestError, "Correct the request, or ask Cloudflare's support, which knows it by its request id.")
 # A failure told in a 200, or in a stream, with no code that we know: the request may be fine, the service was not.
-_UNEXPLAINED = _Row(ServerError, "", retryable=False)
+_UNEXPLAINED = _Row(
+    ServerError, "If it comes again, ask Cloudflare's support, which knows it by its request id.", retryable=False
+)
 
 
 def error_for(message: str, *, status_code: int | None, code: int | None, **facts: Any) -> WorkersAIError:

@@ -161,6 +161,8 @@ class _ReplyWatch:
             self._record.end("complete" if self._complete else "failed")
 
     async def answer_with(self, fault: Fault, routes: Starlette, scope: Scope, receive: Receive) -> None:
+        if fault.kind == "whole" and isinstance(self._record.body, dict):
+            scope[_CONTENT] = to_json({**self._record.body, "stream": False})
         faulty = FaultySend(fault, self._watched_send, self._record, scope[TRANSPORT])
         if await faulty.refuse():
             self._record.end("complete")

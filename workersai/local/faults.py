@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import re
 import threading
@@ -12,7 +11,9 @@ from typing import Literal
 
 from workersai.local.records import RequestRecord
 
-Kind = Literal["code", "html", "empty", "stall", "cut", "garbage", "event", "dribble", "content-type"]
+Kind = Literal[
+    "code", "error", "html", "empty", "stall", "cut", "end", "garbage", "event", "whole", "dribble", "content-type"
+]
 
 _OVERFLOW = (
     "AiError: The estimated number of input and maximum output tokens (35000) exceeded this model context window limit "
@@ -47,15 +48,19 @@ CODES: Mapping[int, tuple[int, str]] = {
     5000: (500, "AiError: Internal server error"),
 }
 
-_WRITTEN = re.compile(r"(?P<kind>[a-z-]+|\d+)(:(?P<value>[^@]+))?(@(?P<share>[\d.]+))?")
+_WRITTEN = re.compile(r"(?P<kind>[a-z-]+|\d[\d/]*)(:(?P<value>[^@]+))?(@(?P<share>\d*\.?\d+))?")
+_UNKNOWN = "AiError: Something of which the table says nothing"
 _LONGEST_PAUSE = 60  # seconds
 _DEFAULTS: Mapping[Kind, str] = {
+    "error": "4006",
     "html": "502",
     "empty": "200",
     "stall": "0",
     "cut": "0",
+    "end": "0",
     "garbage": "0",
     "event": "3040",
+    "whole": "",
     "dribble": "0.01",
     "content-type": "text/plain",
 }
@@ -63,7 +68,17 @@ _DEFAULTS: Mapping[Kind, str] = {
 
 def _is_code(value: str) -> bool:
     code, _, wait = value.partition(":")
-    return int(code) in CODES and 0 <= float(wait or 0) < math.inf
+    number, slash, status = code.partition("/")
+    return 0 < int(number) < 10**6 and (not slash or int(status) in range(400, 600)) and _is_wait(wait)
+
+
+def _is_page(value: str) -> bool:
+    status, _, wait = value.partition(":")
+    return int(status) in range(400, 600) and _is_wait(wait)
+
+
+def _is_wait(value: str) -> bool:
+    return not value or (value.isascii() and value.isdigit())  # as the header has it
 
 
 def _is_label(value: str) -> bool:
@@ -76,12 +91,15 @@ def _is_count(value: str) -> bool:
 
 _VALID: Mapping[Kind, Callable[[str], bool]] = {
     "code": _is_code,
-    "html": lambda value: int(value) in range(400, 600),
+    "error": lambda value: int(value) in CODES,
+    "html": _is_page,
     "empty": lambda value: int(value) in range(200, 600),
     "stall": _is_count,
     "cut": _is_count,
+    "end": _is_count,
     "garbage": _is_count,
     "event": lambda value: int(value) in CODES,
+    "whole": lambda value: not value,
     "dribble": lambda value: 0 <= float(value) < _LONGEST_PAUSE,
     "content-type": _is_label,
 }
@@ -95,18 +113,23 @@ class Fault:
     written                 what happens
     ======================  =====================================================================================
     ``3040``, ``3040:2``    a refusal with that code, its status and, if given, ``Retry-After`` in seconds
-    ``html:502``            the page of the edge, with that status
+    ``1234/503``            the same with a code of which the wire page says nothing; the status is 400 by default
+    ``error:4006``          a refusal in the other form: the code in front of the message, and no envelope
+    ``html:502``            the page of the edge, with that status; ``html:503:2`` with ``Retry-After``
     ``empty:200``           an empty body, with that status
     ``stall:100``           nothing more after so many bytes of the body; after 0 of them, the head isn't sent either
     ``cut:100``             the connection is closed after so many bytes of the body; the same
+    ``end:100``             the reply ends after so many bytes of the body, as if that were all
     ``garbage:100``         what nobody can read after so many bytes of the body, then the end
     ``event:3040``          a failure after the first piece of a stream; of a whole reply, in a 200
+    ``whole``               the whole reply at once where a stream was asked for
     ``dribble:0.01``        the body byte by byte, so many seconds apart
     ``content-type:x/y``    the right reply under a wrong label
     ======================  =====================================================================================
 
-    The values above are those that ``html``, ``empty``, ``event`` and ``dribble`` have by themselves; the others
-    have 0, and ``content-type`` has ``text/plain``.
+    The values above are those that ``error``, ``html``, ``empty``, ``event`` and ``dribble`` have by themselves; the
+    others have 0, and ``content-type`` has ``text/plain``. Of a body with fewer bytes than a fault lets through,
+    nothing is lost.
 
     Args:
         kind: The word in front; ``"code"`` for a number.
@@ -142,12 +165,18 @@ class Fault:
         if match is None:
             raise ValueError(f"{written!r} is no fault: it is written KIND, KIND:VALUE or KIND:VALUE@SHARE.")
         word, value, share = match["kind"], match["value"], float(match["share"] or 1)
-        if word.isdigit():
+        if word[0].isdigit():
             return cls("code", f"{word}:{value}" if value else word, share)
         for kind, default in _DEFAULTS.items():
             if word == kind:
                 return cls(kind, value or default, share)
         raise ValueError(f"{written!r} is no fault: there are {', '.join(_DEFAULTS)}, and the codes of the service.")
+
+
+def refusal(code: int, status: int | None = None) -> tuple[int, str]:
+    """Status and words of a code."""
+    known, words = CODES.get(code, (400, _UNKNOWN))
+    return status or known, words
 
 
 Faults = str | Fault | Sequence[str | Fault | None] | Callable[[RequestRecord], str | Fault | None]

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.types import Message, Send
 
-from workersai.local.faults import CODES, Fault
+from workersai.local.faults import CODES, Fault, refusal
 from workersai.local.records import RequestRecord
 from workersai.local.wire import WireError, error_envelope, sse, to_json
 
@@ -39,15 +39,21 @@ class FaultySend:
         """Sends the whole reply where the fault is one of its own, and says whether it did."""
         kind, value = self._fault.kind, self._fault.value
         if kind == "code":
-            code, _, wait = value.partition(":")
-            status, words = CODES[int(code)]
-            headers = {"retry-after": wait} if wait else {}
-            await self._reply(status, to_json(error_envelope(WireError(status, int(code), words))), headers)
+            written, _, wait = value.partition(":")
+            code, _, given = written.partition("/")
+            status, words = refusal(int(code), int(given or 0))
+            await self._reply(status, to_json(error_envelope(WireError(status, int(code), words))), _after(wait))
+        elif kind == "error":
+            status, words = refusal(int(value))
+            told = {"error": {"message": f"{value}: {words}", "code": "internal_error"}}
+            await self._reply(status, to_json(told), {})
         elif kind == "html":
-            await self._reply(int(value), _PAGE.format(status=value).encode(), {"content-type": "text/html"})
+            shown, _, wait = value.partition(":")
+            page = _PAGE.format(status=shown).encode()
+            await self._reply(int(shown), page, {"content-type": "text/html", **_after(wait)})
         elif kind == "empty":
             await self._reply(int(value), b"", {})
-        return kind in ("code", "html", "empty")
+        return kind in ("code", "error", "html", "empty")
 
     async def __call__(self, message: Message) -> None:
         """Sends on what the fault leaves of a message."""
@@ -63,8 +69,8 @@ class FaultySend:
         if kind in ("stall", "cut") and value == "0":
             await self._break_off()
             return
-        drop = {"content-type": [b"content-type"], "garbage": [b"content-length"], "event": [b"content-length"]}
-        headers = [(name, text) for name, text in message["headers"] if name not in drop.get(kind, [])]
+        drop = {"content-type": b"content-type"} | dict.fromkeys(("garbage", "event", "end"), b"content-length")
+        headers = [(name, text) for name, text in message["headers"] if name != drop.get(kind)]
         if kind == "content-type":
             headers.append((b"content-type", value.encode()))
         self._streams = not any(name == b"content-length" for name, _ in message["headers"])
@@ -80,11 +86,12 @@ class FaultySend:
             await self._send({**message, "body": b""})
         elif kind == "event":
             await self._fail_after(body)
-        elif kind in ("stall", "cut", "garbage") and self._sent + len(body) >= int(value):
+        elif kind in ("stall", "cut", "end", "garbage") and self._sent + len(body) >= int(value):
             await self._pass(body[: int(value) - self._sent])
-            if kind == "garbage":
+            if kind in ("end", "garbage"):
                 self._over = True
-                await self._send({"type": "http.response.body", "body": _GARBAGE, "more_body": False})
+                rest = _GARBAGE if kind == "garbage" else b""
+                await self._send({"type": "http.response.body", "body": rest, "more_body": False})
             else:
                 await self._break_off()
         else:
@@ -115,3 +122,7 @@ class FaultySend:
         encoded = [(name.encode(), text.encode()) for name, text in told.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _after(wait: str) -> dict[str, str]:
+    return {"retry-after": wait} if wait else {}

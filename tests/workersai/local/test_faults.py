@@ -56,6 +56,17 @@ def test_every_code_of_the_wire_page(faulty: Faulty, code: int) -> None:
 
 def test_a_refusal_may_say_when_to_come_back(faulty: Faulty) -> None:
     assert ask(faulty("3040:2")).headers["retry-after"] == "2"
+    page = ask(faulty("html:503:9"))
+    assert (page.status_code, page.headers["retry-after"]) == (503, "9")
+
+
+def test_a_code_that_nobody_knows_and_the_other_form_of_an_error(faulty: Faulty) -> None:
+    for spec, status in (("1234", 400), ("1234/599", 599)):
+        reply = ask(faulty(spec))
+        assert (reply.status_code, reply.json()["errors"][0]["code"]) == (status, 1234)
+    reply = ask(faulty("error:4006"))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (429, "internal_error")
+    assert reply.json()["error"]["message"].startswith("4006: AiError: ")
 
 
 def test_a_page_and_nothing_at_all(faulty: Faulty) -> None:
@@ -107,6 +118,19 @@ def test_a_failure_in_the_midst_of_it(faulty: Faulty) -> None:
     assert (whole["success"], whole["errors"][0]["code"]) == (False, 3007)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_end_that_comes_too_early(faulty: Faulty, stream: bool) -> None:
+    reply, whole = (ask(faulty(fault), stream=stream) for fault in ("end:20", "end:9999"))
+    assert (reply.status_code, len(reply.content)) == (200, 20)
+    assert whole.content.endswith(b"data: [DONE]\n\n" if stream else b"}")
+
+
+def test_a_whole_reply_in_place_of_a_stream(faulty: Faulty) -> None:
+    reply = ask(faulty("whole"), stream=True)
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.json()["result"]["response"] == "It is sunny."
+
+
 def test_a_dribble_is_the_same_reply_byte_by_byte(faulty: Faulty) -> None:
     assert ask(faulty("dribble:0")).json()["result"]["response"] == "It is sunny."
 
@@ -138,7 +162,27 @@ def test_a_share_of_the_replies(faulty: Faulty) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    ["", "3041x", "9999", "html:200", "cut:-1", "cut:x", "stall:", "3040@0", "3040@2", "nothing", "3040:-1", "event:1"],
+    [
+        "",
+        "3041x",
+        "9999/200",
+        "0",
+        "1/2/3",
+        "3040:1.5",
+        "html:200",
+        "html:502:x",
+        "whole:1",
+        "error:1",
+        "3040@1.2.3",
+        "cut:-1",
+        "cut:x",
+        "stall:",
+        "3040@0",
+        "3040@2",
+        "nothing",
+        "3040:-1",
+        "event:1",
+    ],
 )
 def test_what_is_no_fault_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="no fault"):
