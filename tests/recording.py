@@ -10,7 +10,7 @@ import datetime as dt
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ REPLAYED: dict[str, Any] = {
     "max_retries": 0,
 }
 STEADY: dict[str, Any] = {"temperature": 0, "seed": 1, "max_tokens": 40}
+_ASKED_HEADERS = ("content-type", "x-session-affinity")
 _KEPT_HEADERS = ("content-type", "cf-ray", "retry-after")
 
 
@@ -60,6 +61,12 @@ def _streamed(model_input: Any, **options: Any) -> Callable[[Client], Any]:
     return lambda client: list(client.stream(model_input, **STEADY, **options))
 
 
+def _with_wrong_token(client: Client) -> Any:
+    known = client.settings
+    with Client(account_id=known.account_id, base_url=known.base_url, api_token="wrong", max_retries=0) as stranger:
+        return stranger.run("hi", **STEADY)
+
+
 TOOL: dict[str, Any] = {"tools": [get_weather], "tool_choice": "get_weather"}
 QUESTION = [Message("system", "Be brief."), Message("user", "What is the capital of France?")]
 EXCHANGES: dict[str, Callable[[Client], Any]] = {
@@ -72,9 +79,7 @@ EXCHANGES: dict[str, Callable[[Client], Any]] = {
     "json-schema": _whole("Ann is five.", response_format=PERSON),
     "session": _whole(QUESTION, session_affinity="recorded"),
     "no-such-model": lambda client: client.run("hi", model="@cf/none/other", **STEADY),
-    "wrong-token": lambda client: Client(
-        account_id=client.settings.account_id, api_token="wrong", base_url=client.settings.base_url, max_retries=0
-    ).run("hi", **STEADY),
+    "wrong-token": _with_wrong_token,
     "window": lambda client: client.run("a " * 24_100, on_overflow="send", **STEADY),
 }
 
@@ -98,29 +103,53 @@ def _scrubbed_request(request: Any) -> Any:
         return None  # the local server's own talk with its model
     account = f"{REPLAYED['base_url']}/accounts/{REPLAYED['account_id']}/"
     request.uri = re.sub(r"^.*/accounts/[^/]+/", account, request.uri)
-    request.headers = {"content-type": "application/json"}
+    request.headers = {name: value for name, value in request.headers.items() if name.lower() in _ASKED_HEADERS}
     return request
 
 
-def _scrubbed_response(response: dict[str, Any]) -> dict[str, Any]:
+def _scrubbed_response(response: dict[str, Any], secrets: Mapping[str, str]) -> dict[str, Any]:
     headers = {name: value for name, value in response["headers"].items() if name.lower() in _KEPT_HEADERS}
-    return {**response, "headers": headers}
+    body = response["body"]["string"]
+    for secret, name in secrets.items():
+        body = body.replace(secret.encode(), name.encode()) if isinstance(body, bytes) else body.replace(secret, name)
+    return {**response, "headers": headers, "body": {"string": body}}
 
 
 @contextmanager
-def cassette(name: str, *, record_from: str | None = None) -> Iterator[None]:
-    """Replays a cassette, with no network at all; with ``record_from``, records it."""
-    machine = vcr.VCR(match_on=["method", "uri", "body"])
+def cassette(
+    name: str, *, record_from: str | None = None, secrets: Mapping[str, str] | None = None, folder: Path = CASSETTES
+) -> Iterator[None]:
+    """Replays a cassette, with no network at all; with ``record_from``, records it, and the names of the secrets."""
+    machine = vcr.VCR(match_on=["method", "uri", "headers", "body"])
     machine.register_serializer("told", _Told(record_from or ""))
     with machine.use_cassette(
-        str(CASSETTES / f"{name}.yaml"),
+        str(folder / f"{name}.yaml"),
         serializer="told",
         record_mode=vcr.mode.ALL if record_from else vcr.mode.NONE,
         before_record_request=_scrubbed_request,
-        before_record_response=_scrubbed_response,
+        before_record_response=lambda response: _scrubbed_response(response, secrets or {}),
+        decode_compressed_response=True,
         allow_playback_repeats=True,
     ):
         yield
+
+
+def record(client: Client, name: str, *, source: str, folder: Path = CASSETTES) -> str:
+    """Records an exchange, and says what it ended in."""
+    account, token = client.settings.account_id, client.settings.api_token.get_secret_value()
+    path = folder / f"{name}.yaml"
+    path.unlink(missing_ok=True)
+    ended = "an answer"
+    with cassette(name, record_from=source, secrets={token: "TOKEN", account: "ACCOUNT"}, folder=folder):
+        try:
+            EXCHANGES[name](client)
+        except WorkersAIError as error:
+            ended = type(error).__name__
+    read = repr(yaml.safe_load(path.read_text()))
+    if "!!binary" in path.read_text() or account in read or token in read:
+        path.unlink()
+        sys.exit(f"{name}: the recording held the token, the account or what nobody can read, and was deleted.")
+    return ended
 
 
 def main() -> None:
@@ -141,20 +170,8 @@ def main() -> None:
                 )
             )
         source = "Cloudflare Workers AI" if live else "the local server, with SmolLM2"
-        secrets = (client.settings.api_token.get_secret_value(), client.settings.account_id)
-        for name, exchange in EXCHANGES.items():
-            path = CASSETTES / f"{name}.yaml"
-            path.unlink(missing_ok=True)
-            with cassette(name, record_from=source):
-                try:
-                    exchange(client)
-                except WorkersAIError as error:
-                    print(f"{name}: {type(error).__name__}")
-                else:
-                    print(f"{name}: an answer")
-            if any(secret in path.read_text() for secret in secrets):
-                path.unlink()
-                sys.exit(f"{name}: the recording held the token or the account, and was deleted.")
+        for name in EXCHANGES:
+            print(f"{name}: {record(client, name, source=source)}")
     print(f"Recorded {len(EXCHANGES)} exchanges from {source}.")
 
 

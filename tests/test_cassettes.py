@@ -1,17 +1,22 @@
 """Recorded exchanges, replayed with no server at all."""
 
 import asyncio
+import gzip
+import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from vcr.errors import CannotOverwriteExistingCassetteException
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.recording import CASSETTES, EXCHANGES, QUESTION, REPLAYED, STEADY, cassette
+from tests.recording import CASSETTES, EXCHANGES, QUESTION, REPLAYED, STEADY, cassette, record
 from workersai import AsyncClient, Client, Completion
 from workersai.errors import AuthenticationError, ContextWindowExceededError, ModelNotFoundError
+from workersai.local import LocalServer, RawReply
 
 SOURCES = {"Cloudflare Workers AI", "the local server, with SmolLM2"}
 REFUSED = {
@@ -87,3 +92,27 @@ def test_every_face_replays_the_same_exchange() -> None:
         assert chat.invoke(asked).text == expected
     with cassette("prompt"):
         assert llm.complete("The capital of France is").text == completion_of("prompt").text
+
+
+def test_a_request_is_only_matched_with_the_headers_that_matter() -> None:
+    with cassette("session"), Client(**REPLAYED) as client, pytest.raises(CannotOverwriteExistingCassetteException):
+        client.run(QUESTION, session_affinity="another", **STEADY)
+
+
+def test_a_recording_of_compressed_bytes_is_read_and_scrubbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    token, account = "s3cret-token", "0123456789abcdef"
+    body = json.dumps({"result": {"response": f"{token} of {account}"}, "success": True}).encode()
+    headers = {"content-encoding": "gzip", "x-whose": account}
+    script = RawReply(gzip.compress(body), headers=headers)
+    with (
+        LocalServer(lambda _: script, account_id=account, api_token=token) as server,
+        Client(base_url=server.base_url, account_id=account, api_token=token) as client,
+    ):
+        assert record(client, "prompt", source="the local server", folder=tmp_path) == "an answer"
+    text = (tmp_path / "prompt.yaml").read_text()
+    assert token not in text
+    assert account not in text
+    assert "x-whose" not in text
+    with cassette("prompt", folder=tmp_path), Client(**REPLAYED) as client:
+        assert EXCHANGES["prompt"](client).text == "TOKEN of ACCOUNT"
