@@ -26,7 +26,7 @@ from llamaindex_workersai import WorkersAI
 from tests.support import Driver
 from workersai import AsyncClient, Client, Settings
 from workersai.errors import APITimeoutError, BadRequestError, ConfigurationError, WorkersAIError
-from workersai.local import LocalServer
+from workersai.local import LocalServer, RawReply
 from workersai.local.faults import Faults
 
 TESTS = str(Path(__file__).parent)
@@ -122,6 +122,49 @@ def test_pydantics_own_errors_do_not_hold_it(holder: Any, wrong: dict[str, Any])
         with pytest.raises(ValidationError) as caught:
             holder(account_id="a", **token, **wrong)
         assert TOKEN not in str(caught.value) + repr(caught.value.errors()) + caught.value.json()
+
+
+@pytest.mark.parametrize("holder", [ChatWorkersAI, WorkersAI])
+def test_nor_those_of_a_name_that_is_almost_the_tokens(holder: Any) -> None:
+    for wrong in ("cloudflare_api_token", "apitoken", "CF_API_KEY".lower()):
+        with pytest.raises(ValidationError) as caught:
+            holder(**ACCOUNT, **{wrong: TOKEN})
+        assert TOKEN not in str(caught.value) + repr(caught.value.errors()) + caught.value.json()
+    with pytest.raises(ConfigurationError, match="api_token must be a string, not list") as refused:
+        holder(account_id="a", api_token=[TOKEN])
+    assert TOKEN not in repr(refused.value)
+
+
+@pytest.mark.parametrize("holder", [ChatWorkersAI, WorkersAI])
+def test_an_assignment_is_refused_without_showing_it(holder: Any) -> None:
+    model = holder(account_id="a", api_token="another")
+    for name in ("api_token", "api_key"):
+        with pytest.raises(ConfigurationError, match=f"{name} can't be changed") as caught:
+            setattr(model, name, TOKEN)
+        assert TOKEN not in str(caught.value)
+        copied = model.model_copy(update={name: TOKEN})
+        assert settings_of(copied).api_token.get_secret_value() == TOKEN
+        assert TOKEN not in repr(pickle.dumps(copied)) + repr(copied) + repr(vars(copied))
+
+
+def test_a_service_that_quotes_it_is_not_quoted(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    body = {"errors": [{"code": 3040, "message": f"busy: Authorization: Bearer {TOKEN}"}], "success": False}
+    script = RawReply(json.dumps(body).encode(), 429, headers={"Retry-After": "0"})
+    with (
+        LocalServer(lambda _: script, api_token=TOKEN) as server,
+        caplog.at_level(logging.INFO, logger="workersai"),
+        pytest.raises(WorkersAIError, match=r"busy: Authorization: Bearer \*\*\*\.") as caught,
+    ):
+        driver.run({**connected(server), "max_retries": 1}, "hi")
+    assert "Trying again" in caplog.text
+    assert TOKEN not in caplog.text + repr(caught.value) + repr(pickle.dumps(caught.value))
+
+
+def test_the_request_of_an_errors_cause_does_not_hold_it(driver: Driver) -> None:
+    with serving("cut") as server, pytest.raises(WorkersAIError) as caught:
+        driver.run(connected(server), "hi")
+    assert isinstance(caught.value.__cause__, httpx.HTTPError)
+    assert caught.value.__cause__.request.headers["authorization"] == "***"
 
 
 class Everything(BaseCallbackHandler):

@@ -22,6 +22,7 @@ from workersai.pacing import Limiter
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
+from workersai.settings import Settings
 from workersai.transport import build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     @property
     def _pools(self) -> _Pools:
         # Made on first use, since an unpickled client has none; setdefault gives two threads at once the same.
-        pools: _Pools = self.__dict__.get("_loops") or self.__dict__.setdefault("_loops", _Pools())
+        pools: _Pools = self.__dict__.get("_loops") or self.__dict__.setdefault("_loops", _Pools(self.settings))
         return pools
 
     async def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
@@ -87,7 +88,8 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
 class _Pools:
     """A connection pool for each event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._lock = threading.Lock()  # loops run in threads of their own
         self._by_loop: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None, None]]] = {}
 
@@ -99,7 +101,7 @@ class _Pools:
             if pool is not None:
                 return pool[0]
             self._by_loop = {known: pool for known, pool in self._by_loop.items() if not known.is_closed()}
-            http = new_pool(httpx.AsyncClient)
+            http = new_pool(httpx.AsyncClient, self._settings)
             keeper = _keep_open(http)
             self._by_loop[loop] = http, keeper
         await anext(keeper)

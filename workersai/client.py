@@ -124,7 +124,7 @@ class Client(BaseClient[httpx.Client]):
         with _POOL_LOCK:
             # A forked process may not use its parent's connections: the two would read each other's answers.
             if self._http is None or self._process != os.getpid():
-                self._http, self._process = new_pool(httpx.Client), os.getpid()
+                self._http, self._process = new_pool(httpx.Client, self.settings), os.getpid()
                 hold_to_deadlines(self._http)
                 # A client that nobody closes closes its pool when it is collected, or when the program ends.
                 weakref.finalize(self, self._http.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,10 @@ from workersai.async_client import AsyncClient
 from workersai.client import Client
 from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import CallOptions
-from workersai.settings import Settings
+from workersai.settings import Settings, hidden
 
 _OPTIONS = tuple(CallOptions.model_fields)
+_TOKENS = ("api_token", "api_key")
 _OF_THE_ACCOUNT = ("account_id", "api_token", "api_key", "base_url", "http_client", "http_async_client")
 
 
@@ -58,19 +60,30 @@ class ConnectedModel(CallOptions):
     @model_validator(mode="before")
     @classmethod
     def _hidden(cls, data: Any) -> Any:
-        # Pydantic keeps what it was given in the errors of a validation, which loggers print.
+        # Pydantic keeps what it was given in the errors of a validation, which loggers print; a name that is no field
+        # may have been meant for the token.
         if not isinstance(data, dict):
             return data
+        for name in _TOKENS:
+            hidden(data.get(name))  # what is no string is refused without being shown
         return {
-            name: SecretStr(value) if name in ("api_token", "api_key") and isinstance(value, str) else value
+            name: SecretStr(value) if isinstance(value, str) and re.search("token|key", str(name)) else value
             for name, value in data.items()
         }
+
+    @override
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OF_THE_ACCOUNT:
+            del value  # Pydantic would show it
+            raise ConfigurationError(f"{name} can't be changed: make another, or a model_copy with it in the update.")
+        super().__setattr__(name, value)
 
     @override
     def __getstate__(self) -> dict[Any, Any]:
         """Without the token: a pickle ends up in caches and on other machines."""
         state = super().__getstate__()
-        return {**state, "__dict__": {**state["__dict__"], "api_token": None}, "__pydantic_private__": None}
+        fields = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
+        return {**state, "__dict__": {**fields, "api_token": None}, "__pydantic_private__": None}
 
     @override
     def __setstate__(self, state: dict[Any, Any]) -> None:
@@ -97,6 +110,8 @@ class ConnectedModel(CallOptions):
     @override
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy; one of another account or address is connected anew."""
+        if update and "api_key" in update:
+            update = {"api_token": update["api_key"], **{name: update[name] for name in update if name != "api_key"}}
         copy = super().model_copy(update=update, deep=deep)
         return copy._connect() if update and not set(_OF_THE_ACCOUNT).isdisjoint(update) else copy  # noqa: SLF001
 

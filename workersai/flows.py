@@ -115,7 +115,7 @@ def _run_once(call: Call) -> Flow[Completion]:
             meter.usage = completion.usage
         return completion
 
-    return (yield from _retried(attempt, call.max_retries, lambda: True))
+    return (yield from _retried(call, attempt, lambda: True))
 
 
 def _paid_for(before: Usage | None, completion: Completion) -> Completion:
@@ -166,7 +166,7 @@ def stream(call: Call) -> Flow[None]:
         if reader.done:
             yield from _drain()
 
-    yield from _retried(attempt, call.max_retries, lambda: nothing_emitted)
+    yield from _retried(call, attempt, lambda: nothing_emitted)
 
 
 def _open_stream(call: Call, meter: Meter) -> Flow[StreamReader]:
@@ -200,17 +200,19 @@ def _drain() -> Flow[None]:
         logger.debug("The connection ended badly after the whole answer had come: %s", error)
 
 
-def _retried(attempt: Callable[[], Flow[T]], max_retries: int, may_retry: Callable[[], bool]) -> Flow[T]:
+def _retried(call: Call, attempt: Callable[[], Flow[T]], may_retry: Callable[[], bool]) -> Flow[T]:
     tries = 0
     while True:
         try:
             return (yield from attempt())
         except WorkersAIError as error:
+            error.message = call.request.without_token(error.message)
+            error.args = (error.message,)
             wait = backoff(error, tries)
-            if tries >= max_retries or wait is None or not may_retry():
+            if tries >= call.max_retries or wait is None or not may_retry():
                 raise
             tries += 1
             retry = Retry(error, attempt=tries, wait=wait)
-        if not (yield Wait(retry, max_retries)):
+        if not (yield Wait(retry, call.max_retries)):
             logger.info("Not tried again, since the deadline leaves no time for it: %s", retry.error)
             raise retry.error

@@ -55,6 +55,11 @@ class RateLimit:
         )
 
     @classmethod
+    def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
+        types = {"calls": "integer", "seconds": "number", "name": "string"}
+        return {"type": "object", "properties": {name: {"type": kind} for name, kind in types.items()}}
+
+    @classmethod
     def _validated(cls, value: Any) -> RateLimit:
         if isinstance(value, RateLimit):
             return value

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import SecretStr
 from typing_extensions import Self
 
@@ -24,7 +25,7 @@ TOKEN_VARIABLES = ("CLOUDFLARE_API_TOKEN", "CF_AI_API_TOKEN")
 BASE_URL_VARIABLES = ("CLOUDFLARE_BASE_URL",)
 
 # Labels of letters, digits, - and _, up to 63 of them each; or the digits of an IPv6 address.
-_HOST = r"(?!xn--\.|.*xn--(\.|$))[\w-]{1,63}(\.[\w-]{1,63})*|[0-9a-f.]*:[0-9a-f:.]*"
+_HOST = r"[\w-]{1,63}(\.[\w-]{1,63})*|[0-9a-f.]*:[0-9a-f:.]*"
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -132,25 +133,28 @@ def _checked_token(token: SecretStr) -> SecretStr:
 
 
 def _checked_base_url(base_url: str) -> str:
-    try:
-        parts = urlsplit(base_url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"base_url {base_url!r} is not a URL: {error}.") from None
     if not re.fullmatch(r"[!-~]{1,2000}", base_url):
         raise ConfigurationError("base_url holds a space, a control character or one outside ASCII, or is too long.")
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError(f"base_url {base_url!r} needs a scheme and a host, as in {DEFAULT_BASE_URL}.")
-    if not re.fullmatch(_HOST, host):
-        raise ConfigurationError(f"base_url {base_url!r} has no host that can be looked up: {host!r}.")
-    if "?" in base_url or "#" in base_url or parts.username is not None:
+    if not set("@?#").isdisjoint(base_url):  # before all else, since what follows shows it
         raise ConfigurationError("base_url may not hold a user name, a query or a fragment.")
-    if parts.scheme == "http" and not _is_loopback(host):
+    scheme, _, _ = base_url.partition("://")
+    if scheme not in ("http", "https"):
+        raise ConfigurationError(f"base_url needs a scheme and a host, as in {DEFAULT_BASE_URL}.")
+    try:
+        host, port = urlsplit(base_url).hostname or "", urlsplit(base_url).port
+        sent_to = httpx.URL(base_url)
+        agreed = sent_to.host == host and sent_to.port in (port, None)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ConfigurationError(f"base_url {base_url!r} is not a URL: {error}.") from None
+    if not host or not agreed or not re.fullmatch(_HOST, host):
+        raise ConfigurationError(f"base_url {base_url!r} has no host that can be looked up: {host!r}.")
+    if scheme == "http" and not is_loopback(host):
         raise ConfigurationError(f"base_url {base_url!r} must be https: the token would travel in the clear.")
     return base_url.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or its number."""
     if host == "localhost":
         return True
     try:

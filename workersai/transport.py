@@ -5,14 +5,14 @@ from __future__ import annotations
 import ssl
 from email.utils import formatdate
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
 from workersai.errors import APIConnectionError, APITimeoutError, ConfigurationError, WorkersAIError
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Request
-from workersai.settings import DEFAULT_TIMEOUT
+from workersai.settings import DEFAULT_TIMEOUT, Settings, is_loopback
 
 _A_MOMENT = 0.001  # seconds; a timeout of none at all would not even try
 _LONGEST_CONNECT = 10.0  # seconds; a host that is there accepts a connection sooner
@@ -30,14 +30,17 @@ def timeouts(seconds: float = DEFAULT_TIMEOUT) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=min(seconds, _LONGEST_CONNECT), pool=None)
 
 
-def new_pool(kind: type[PoolT]) -> PoolT:
+def new_pool(kind: type[PoolT], settings: Settings) -> PoolT:
     """A connection pool with our settings; proxies are those of the environment, as httpx reads them.
 
     Raises:
         ConfigurationError: the environment's proxy or certificate settings can't be used.
     """
+    host = httpx.URL(settings.base_url).host
+    # This machine is reached without a proxy, which would be sent the token in the clear.
+    direct: dict[str, Any] = {f"all://{host}": None} if is_loopback(host) else {}
     try:
-        return kind(timeout=timeouts(), verify=_tls(), limits=_LIMITS)
+        return kind(timeout=timeouts(), verify=_tls(), limits=_LIMITS, mounts=direct)
     except (OSError, ImportError, ValueError, httpx.InvalidURL) as error:
         raise ConfigurationError(
             f"The environment's settings for HTTP can't be used ({type(error).__name__}: {error}). Look at HTTP_PROXY, "
@@ -58,7 +61,7 @@ def build(http: httpx.Client | httpx.AsyncClient, request: Request, left: float 
     """
     given = {} if request.timeout is None else {"timeout": timeouts(request.timeout).as_dict()}
     built = http.build_request(
-        "POST", request.url, headers=dict(request.headers), content=request.content, extensions=given
+        "POST", request.url, headers=httpx.Headers(request.headers), content=request.content, extensions=given
     )
     if left is not None:
         longest = max(left, _A_MOMENT)
@@ -80,6 +83,7 @@ def error_from_httpx(error: httpx.HTTPError) -> WorkersAIError:
     unsent = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
     ours.never_sent = isinstance(error, unsent)
     ours.__cause__ = error
+    error.request.headers["authorization"] = "***"
     _forget_frames(error)
     return ours
 

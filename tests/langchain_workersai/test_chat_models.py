@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -161,7 +162,7 @@ def test_a_missing_account_is_told_at_construction() -> None:
 
 def test_the_account_cannot_be_changed_later() -> None:
     model = ChatWorkersAI(account_id="a", api_token="t")
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(errors.ConfigurationError, match="api_token can't be changed: make another"):
         model.api_token = "other"
     model.temperature = 9
     with pytest.raises(errors.BadRequestError, match="temperature: must be between 0 and 5"):
@@ -415,7 +416,7 @@ def test_a_pickled_model_answers(serve: Serve, monkeypatch: pytest.MonkeyPatch) 
     assert again.invoke("hi").text == "It is sunny."
 
 
-def test_langchains_rate_limiter_is_asked_before_each_call(serve: Serve) -> None:
+def test_langchains_rate_limiter_is_asked_before_each_call(face: Face, serve: Serve) -> None:
     class Counting(InMemoryRateLimiter):
         acquired = 0
 
@@ -423,11 +424,22 @@ def test_langchains_rate_limiter_is_asked_before_each_call(serve: Serve) -> None
             self.acquired += 1
             return True
 
+        async def aacquire(self, *, blocking: bool = True) -> bool:
+            return self.acquire()
+
     limiter = Counting()
     model = chat(serve(sunny), rate_limiter=limiter)
-    model.invoke("hi")
-    list(model.stream("hi"))
-    assert limiter.acquired == 2
+    for number, method in enumerate(("whole", "pieces"), 1):
+        getattr(face, method)(model, "hi")
+        assert limiter.acquired == number
+
+
+def test_langchains_rate_limiter_is_waited_for(serve: Serve) -> None:
+    model = chat(serve(sunny), rate_limiter=InMemoryRateLimiter(requests_per_second=20, check_every_n_seconds=0.001))
+    began = time.monotonic()
+    assert [model.invoke("hi").text for _ in range(2)] == ["It is sunny."] * 2
+    assert asyncio.run(model.ainvoke("hi")).text == "It is sunny."
+    assert time.monotonic() - began >= 0.1, "a twentieth of a second each, but for the first"
 
 
 def test_threads_share_one_model(serve: Serve) -> None:

@@ -383,12 +383,33 @@ async def test_an_httpx_async_client_of_ones_own_is_used_and_left_open(serve: Se
     assert server.requests[0].headers["x-mine"] == "1"
 
 
-def test_a_proxy_in_the_environment_is_honoured(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    proxy = serve(lambda _: "never")
-    monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/client/v4"))
+def test_a_proxy_in_the_environment_is_honoured(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    def refuse() -> None:
+        with listening.accept()[0] as connected:
+            asked.append(connected.recv(65_536))
+            connected.sendall(b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        proxy = threading.Thread(target=refuse)
+        proxy.start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        monkeypatch.setenv("NO_PROXY", "")
+        settings: dict[str, Any] = {"base_url": "https://service.test/v4", "account_id": "a", "api_token": "s3cret"}
+        with pytest.raises(errors.APIConnectionError, match="a proxy's setting"):
+            driver.run(settings | {"max_retries": 0}, "hi", deadline=60)
+        proxy.join()
+    (request,) = asked
+    assert request.startswith(b"CONNECT service.test:443 HTTP/1.1")
+    assert b"s3cret" not in request
+
+
+def test_this_machine_is_reached_without_a_proxy(driver: Driver, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(lambda _: "ok")
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
-    settings: dict[str, Any] = {"base_url": "http://localhost:9/v4", "account_id": "a", "api_token": "t"}
-    with Client(**settings) as client, pytest.raises(errors.WorkersAIError):
-        client.run("hi", max_retries=0)
-    (record,) = proxy.requests
-    assert record.headers["host"] == "localhost:9"
+    for host in ("127.0.0.1", "localhost"):
+        settings = connection(server) | {"base_url": server.base_url.replace("127.0.0.1", host)}
+        assert driver.run(settings, "hi").text == "ok"

@@ -20,7 +20,7 @@ from langchain_core.load import dumps
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
 from tests.support import Driver, Serve, connection
-from workersai import AsyncClient, Client, RateLimit, pacing
+from workersai import AsyncClient, CallOptions, Client, RateLimit, pacing
 from workersai.errors import APITimeoutError, BadRequestError, ConfigurationError
 from workersai.local import RawReply
 from workersai.pacing import Limiter, Turn, limiter_of
@@ -256,6 +256,15 @@ def test_a_fork_forgets_who_waits_in_its_parent() -> None:
 def test_what_is_no_limit_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         RateLimit(**wrong)
+
+
+def test_it_has_a_json_schema() -> None:
+    schema = CallOptions.model_json_schema()["properties"]["rate_limit"]
+    assert schema["anyOf"][0]["properties"] == {
+        "calls": {"type": "integer"},
+        "seconds": {"type": "number"},
+        "name": {"type": "string"},
+    }
 
 
 def test_it_is_an_option_that_can_be_stored(driver: Driver) -> None:

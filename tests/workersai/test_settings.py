@@ -72,7 +72,7 @@ def test_an_account_that_would_change_the_url_is_refused(account: str) -> None:
         ("api.cloudflare.com/client/v4", "needs a scheme"),
         ("localhost:8787", "needs a scheme"),
         ("ftp://example.com", "needs a scheme"),
-        ("https://", "needs a scheme and a host"),
+        ("https://", "no host"),
         ("http://example.com", "must be https"),
         ("http://127.0.0.1.evil.example", "must be https"),
         ("https://user:pass@example.com", "user name"),
@@ -83,12 +83,22 @@ def test_an_account_that_would_change_the_url_is_refused(account: str) -> None:
         ("https://example.com/" + "a" * 2000, "too long"),
         ("https://a..b", "no host"),
         ("https://" + "a" * 64 + ".com", "no host"),
-        ("https://xn--", "no host"),
+        ("https://xn--", "is not a URL"),
+        ("https://xn--80/", "is not a URL"),
+        ("https://a[::1]/", "is not a URL|no host"),
+        ("http://[::1].evil.com/", "is not a URL|no host"),
     ],
 )
 def test_a_base_url_that_cannot_be_right_is_refused(base_url: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         Settings(account_id="acc", api_token="tok", base_url=base_url)
+
+
+@pytest.mark.parametrize("url", ["https://u:PASS@host:99999/", "ftp://u:PASS@host/", "https://u:PASS@ho$t/", "PASS"])
+def test_a_password_in_a_base_url_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(account_id="acc", api_token="tok", base_url=url)
+    assert "PASS" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [5, b"x", True, ["x"], object()])

@@ -36,6 +36,9 @@ _IN_BODY = (
 )
 
 
+_SHORTEST_TOKEN = 8  # characters; a shorter one is none of Cloudflare's, and may be a part of any word
+
+
 @dataclass(frozen=True)
 class Request:
     """An HTTP POST, ready to be sent. ``timeout`` is in seconds; None leaves it to the connection pool."""
@@ -48,6 +51,11 @@ class Request:
     def __repr__(self) -> str:
         # The headers hold the token.
         return f"Request(url={self.url!r}, content={len(self.content)} bytes)"
+
+    def without_token(self, text: str) -> str:
+        """The text with the token hidden; a gateway that is being debugged may quote the request's headers."""
+        token = self.headers["authorization"].removeprefix("Bearer ")
+        return text if len(token) < _SHORTEST_TOKEN else text.replace(token, "***")
 
 
 @dataclass(frozen=True)
