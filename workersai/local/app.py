@@ -10,18 +10,19 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workersai.catalog import CATALOG
 from workersai.local.catalogue import search_models
 from workersai.local.engine import Engine, GenerationRequest
 from workersai.local.exchange import Desk, Exchange
 from workersai.local.faults import Fault, FaultPlan
-from workersai.local.faulty import FaultySend
-from workersai.local.openai import OpenAIDialect, openai_error, request_from_openai
+from workersai.local.faulty import FaultySend, StalledError
+from workersai.local.openai import OpenAIDialect, error_body, request_from_openai
 from workersai.local.reading import request_from_body
 from workersai.local.records import RequestLog, RequestRecord
 from workersai.local.validation import Json, body_from_json, check_run_body
@@ -77,6 +78,8 @@ class LocalApp:
         )
         # A path that is nearly right is an error to learn of, not to be redirected from.
         self._routes.router.redirect_slashes = False
+        # A function that chooses the faults may raise anything: the client is told.
+        self._answers = ServerErrorMiddleware(self._answer, handler=_refused)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads the request, records it, and answers."""
@@ -86,12 +89,18 @@ class LocalApp:
             record = RequestRecord(request, _parsed(content))
             self._log.add(record)
             scope[_RECORD], scope[_CONTENT] = record, content
-            watch = _ReplyWatch(record, send)
-            fault = self._faults.fault_for(record)
-            if fault is None:
-                await watch.answer(self._routes, scope, receive)
-            else:
-                await watch.answer_with(fault, self._routes, scope, receive)
+            try:
+                await self._answers(scope, receive, send)
+            finally:
+                record.end("failed")  # unless it has ended already
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record: RequestRecord = scope[_RECORD]
+        watch, fault = _ReplyWatch(record, send), self._faults.fault_for(record)
+        if fault is None:
+            await watch.answer(self._routes, scope, receive)
+        else:
+            await watch.answer_with(fault, self._routes, scope, receive, self.desk)
 
     async def _run(self, request: Request) -> Response:
         self._admit(request)
@@ -154,20 +163,24 @@ class _ReplyWatch:
         self._send = send
         self._complete = False
 
-    async def answer(self, routes: Starlette, scope: Scope, receive: Receive, send: Send | None = None) -> None:
+    async def answer(self, routes: ASGIApp, scope: Scope, receive: Receive) -> None:
         try:
-            await routes(scope, receive, send or self._watched_send)
+            await routes(scope, receive, self._watched_send)
         finally:
             self._record.end("complete" if self._complete else "failed")
 
-    async def answer_with(self, fault: Fault, routes: Starlette, scope: Scope, receive: Receive) -> None:
+    async def answer_with(self, fault: Fault, routes: ASGIApp, scope: Scope, receive: Receive, desk: Desk) -> None:
         if fault.kind == "whole" and isinstance(self._record.body, dict):
             scope[_CONTENT] = to_json({**self._record.body, "stream": False})
-        faulty = FaultySend(fault, self._watched_send, self._record, scope[TRANSPORT])
-        if await faulty.refuse():
-            self._record.end("complete")
-        else:
-            await self.answer(routes, scope, receive, faulty)
+        faulty = FaultySend(fault, self._watched_send, self._record, scope[TRANSPORT], twin=_is_twin(scope))
+        try:
+            if not await faulty.refuse():
+                await routes(scope, receive, faulty)
+        except StalledError:
+            if await desk.outlasts(receive):
+                self._record.end("disconnected")
+        finally:
+            self._record.end("complete" if self._complete else "failed")
 
     async def _watched_send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -217,12 +230,15 @@ def _json(status: int, body: Any) -> Response:
     return Response(to_json(body), status, media_type="application/json")
 
 
+def _is_twin(scope: Scope) -> bool:
+    return _TWIN in scope["path"]
+
+
 def _refused(request: Request, error: Exception) -> Response:
     told = wire_error_from(error)
-    if told.code == UNEXPECTED:
+    if told.code == UNEXPECTED and not isinstance(error, StalledError):
         logger.error("The server failed.", exc_info=error)
-    twin = _TWIN in request.scope["path"]
-    return _json(told.status, openai_error(told) if twin else error_envelope(told))
+    return _json(told.status, error_body(told, twin=_is_twin(request.scope)))
 
 
 def _no_route(request: Request, error: Exception) -> Response:

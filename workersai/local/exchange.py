@@ -26,6 +26,7 @@ from workersai.local.engine import (
     RawReply,
     TextPiece,
 )
+from workersai.local.faulty import StalledError
 from workersai.local.records import RequestRecord
 from workersai.local.wire import UNEXPECTED, Answer, Dialect, WireError, note_header, to_json, wire_error_from
 
@@ -50,6 +51,17 @@ class Desk:
             raise BUSY
         async with self.seats:
             yield
+
+    async def outlasts(self, receive: Receive) -> bool:
+        """Waits until a client leaves; False where the server is closed before."""
+        leaving = asyncio.ensure_future(_until_disconnect(receive))
+        self.under_way.add(leaving)
+        try:
+            await asyncio.wait({leaving})
+        finally:
+            self.under_way.discard(leaving)
+            leaving.cancel()
+        return not leaving.cancelled()
 
     def clear(self) -> None:
         """Cuts off every exchange under way."""
@@ -99,6 +111,8 @@ class Exchange(Response):
         elif answering.cancelled():
             self._record.end("failed")
         elif error := answering.exception():
+            if isinstance(error, StalledError):
+                raise error  # the seat is free again; whoever sends goes on with it
             await self._fail(error)
 
     async def _fail(self, error: BaseException) -> None:

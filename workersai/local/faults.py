@@ -66,42 +66,54 @@ _DEFAULTS: Mapping[Kind, str] = {
 }
 
 
+def _within(low: int, high: int) -> Callable[[str], bool]:
+    return lambda value: _is_number(value) and low <= int(value) <= high
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit()
+
+
 def _is_code(value: str) -> bool:
-    code, _, wait = value.partition(":")
-    number, slash, status = code.partition("/")
-    return 0 < int(number) < 10**6 and (not slash or int(status) in range(400, 600)) and _is_wait(wait)
+    code, wait = _split(value, ":")
+    number, status = _split(code, "/")
+    return _within(1, 999_999)(number) and _STATUS(status or "400") and _is_number(wait or "0")
 
 
 def _is_page(value: str) -> bool:
-    status, _, wait = value.partition(":")
-    return int(status) in range(400, 600) and _is_wait(wait)
+    status, wait = _split(value, ":")
+    return _STATUS(status) and _is_number(wait or "0")
 
 
-def _is_wait(value: str) -> bool:
-    return not value or (value.isascii() and value.isdigit())  # as the header has it
+def _split(value: str, at: str) -> tuple[str, str | None]:
+    first, found, rest = value.partition(at)
+    return first, rest if found else None
 
 
 def _is_label(value: str) -> bool:
     return re.fullmatch(r"[\w+.-]+/[\w+.-]+(; ?[\w=.-]+)*", value, re.ASCII) is not None
 
 
-def _is_count(value: str) -> bool:
-    return int(value) >= 0
-
-
-_VALID: Mapping[Kind, Callable[[str], bool]] = {
-    "code": _is_code,
-    "error": lambda value: int(value) in CODES,
-    "html": _is_page,
-    "empty": lambda value: int(value) in range(200, 600),
-    "stall": _is_count,
-    "cut": _is_count,
-    "end": _is_count,
-    "garbage": _is_count,
-    "event": lambda value: int(value) in CODES,
-    "whole": lambda value: not value,
-    "dribble": lambda value: 0 <= float(value) < _LONGEST_PAUSE,
-    "content-type": _is_label,
+_STATUS = _within(400, 599)
+_COUNT = _within(0, 10**9), "a number of bytes"
+_LISTED = (lambda value: _is_number(value) and int(value) in CODES), "a code of the service"
+# What each kind takes, and how that is said.
+_VALID: Mapping[Kind, tuple[Callable[[str], bool], str]] = {
+    "code": (_is_code, "a code, as in 3040, 3040:2 (Retry-After in whole seconds) or 1234/503 (a status from 400)"),
+    "error": _LISTED,
+    "html": (_is_page, "a status from 400 to 599, as in 502 or 503:2 (Retry-After in whole seconds)"),
+    "empty": (_within(200, 599), "a status from 200 to 599"),
+    "stall": _COUNT,
+    "cut": _COUNT,
+    "end": _COUNT,
+    "garbage": _COUNT,
+    "event": _LISTED,
+    "whole": ((lambda value: not value), "nothing"),
+    "dribble": (
+        lambda value: re.fullmatch(r"\d*\.?\d+", value, re.ASCII) is not None and float(value) < _LONGEST_PAUSE,
+        f"seconds, below {_LONGEST_PAUSE}",
+    ),
+    "content-type": (_is_label, "a media type, as in text/plain"),
 }
 
 
@@ -145,14 +157,13 @@ class Fault:
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        try:
-            valid = self.kind in _VALID and _VALID[self.kind](self.value) and 0 < self.share <= 1
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError(
-                f"There is no fault of kind {self.kind!r} with {self.value!r} and a share of {self.share}."
-            )
+        if self.kind not in _VALID:
+            raise ValueError(f"There is no fault {self.kind!r}: there are {', '.join(_VALID)}.")
+        valid, takes = _VALID[self.kind]
+        if not (isinstance(self.value, str) and valid(self.value)):
+            raise ValueError(f"The value of the fault {self.kind!r} must be {takes}, as a string; got {self.value!r}.")
+        if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0 < self.share <= 1:
+            raise ValueError(f"The share of the fault {self.kind!r} must be above 0 and at most 1; got {self.share!r}.")
 
     @classmethod
     def parse(cls, written: str) -> Fault:
@@ -194,30 +205,55 @@ class FaultPlan:
         self._lock = threading.Lock()
         self._dice = random.Random(0)  # noqa: S311 - the same ones fail each time
         if faults is None or isinstance(faults, str | Fault):
-            one = _fault(faults)
+            one = _fault(faults, "faults")
             self._choose: Callable[[RequestRecord], str | Fault | None] = lambda _: one
         elif callable(faults):
             self._choose = faults
-        else:
-            turns = iter([_fault(fault) for fault in faults])
+        elif isinstance(faults, Sequence) and not isinstance(faults, bytes):
+            turns = iter([_fault(fault, f"faults[{place}]") for place, fault in enumerate(faults)])
             self._choose = lambda _: next(turns, None)
+        else:
+            raise ValueError(f"faults must be a str, a Fault, a list of them or a function, not {_kind(faults)}.")
 
     def fault_for(self, record: RequestRecord) -> Fault | None:
-        """The fault of this reply, or None."""
+        """The fault of this reply, or None.
+
+        Raises:
+            ValueError: a function chose what is none.
+        """
         with self._lock:
-            fault = _fault(self._choose(record))
+            fault = _fault(self._choose(record), "What the function given as faults returns")
             return fault if fault is not None and self._dice.random() < fault.share else None
 
 
 def any_of(specs: Sequence[str]) -> Faults:
-    """Each reply suffers the first of these faults whose share it falls into; for the command line."""
+    """Each reply suffers one of these faults or none, each in its share of the replies; for the command line.
+
+    Raises:
+        ValueError: one is no fault, or the shares are more than the whole.
+    """
     faults, dice = [Fault.parse(spec) for spec in specs], random.Random(1)  # noqa: S311
+    if sum(fault.share for fault in faults) > 1.000_001:  # noqa: PLR2004 - rounded
+        raise ValueError("The shares of all faults together are more than 1: give each its share, as in 3040@0.1.")
 
     def choose(_: RequestRecord) -> Fault | None:
-        return next((replace(fault, share=1.0) for fault in faults if dice.random() < fault.share), None)
+        thrown = dice.random()
+        for fault in faults:
+            thrown -= fault.share
+            if thrown < 0:
+                return replace(fault, share=1.0)
+        return None
 
     return choose
 
 
-def _fault(given: str | Fault | None) -> Fault | None:
-    return Fault.parse(given) if isinstance(given, str) else given
+def _fault(given: object, what: str) -> Fault | None:
+    if isinstance(given, str):
+        return Fault.parse(given)
+    if given is None or isinstance(given, Fault):
+        return given
+    raise ValueError(f"{what} must be a str, a Fault or None, not {_kind(given)}.")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

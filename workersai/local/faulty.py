@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 from starlette.types import Message, Send
 
-from workersai.local.faults import CODES, Fault, refusal
+from workersai.local.faults import Fault, refusal
+from workersai.local.openai import error_body
 from workersai.local.records import RequestRecord
-from workersai.local.wire import WireError, error_envelope, sse, to_json
+from workersai.local.wire import WireError, sse, to_json
 
 _GARBAGE = b'data: {"response": \xff\xfe <garbage>\n\n'
 _PAGE = "<!DOCTYPE html>\n<html><head><title>{status}: Bad gateway</title></head><body><h1>Error</h1></body></html>\n"
+
+
+class StalledError(Exception):
+    """Nothing more is to be sent, and the connection stays open; the engine's seat doesn't."""
 
 
 class FaultySend:
@@ -24,13 +28,17 @@ class FaultySend:
         send: What sends.
         record: The request; the record says that the server cut it off.
         transport: The connection, to be closed by ``cut``.
+        twin: Whether errors have OpenAI's shape.
     """
 
-    def __init__(self, fault: Fault, send: Send, record: RequestRecord, transport: asyncio.Transport) -> None:
+    def __init__(
+        self, fault: Fault, send: Send, record: RequestRecord, transport: asyncio.Transport, *, twin: bool
+    ) -> None:
         self._fault = fault
         self._send = send
         self._record = record
         self._transport = transport
+        self._twin = twin
         self._sent = 0
         self._streams = False
         self._over = False
@@ -42,7 +50,9 @@ class FaultySend:
             written, _, wait = value.partition(":")
             code, _, given = written.partition("/")
             status, words = refusal(int(code), int(given or 0))
-            await self._reply(status, to_json(error_envelope(WireError(status, int(code), words))), _after(wait))
+            await self._reply(
+                status, to_json(error_body(WireError(status, int(code), words), twin=self._twin)), _after(wait)
+            )
         elif kind == "error":
             status, words = refusal(int(value))
             told = {"error": {"message": f"{value}: {words}", "code": "internal_error"}}
@@ -56,7 +66,11 @@ class FaultySend:
         return kind in ("code", "error", "html", "empty")
 
     async def __call__(self, message: Message) -> None:
-        """Sends on what the fault leaves of a message."""
+        """Sends on what the fault leaves of a message.
+
+        Raises:
+            StalledError: that is nothing, from here on.
+        """
         if self._over:
             return
         if message["type"] == "http.response.start":
@@ -66,8 +80,8 @@ class FaultySend:
 
     async def _start(self, message: Message) -> None:
         kind, value = self._fault.kind, self._fault.value
-        if kind in ("stall", "cut") and value == "0":
-            await self._break_off()
+        if kind in ("stall", "cut") and int(value) == 0:
+            self._break_off()
             return
         drop = {"content-type": b"content-type"} | dict.fromkeys(("garbage", "event", "end"), b"content-length")
         headers = [(name, text) for name, text in message["headers"] if name != drop.get(kind)]
@@ -93,25 +107,25 @@ class FaultySend:
                 rest = _GARBAGE if kind == "garbage" else b""
                 await self._send({"type": "http.response.body", "body": rest, "more_body": False})
             else:
-                await self._break_off()
+                self._break_off()
         else:
             self._sent += len(body)
             await self._send(message)
 
     async def _fail_after(self, body: bytes) -> None:
-        code = int(self._fault.value)
-        told: dict[str, Any] = {"errors": [{"code": code, "message": CODES[code][1]}], "success": False}
+        status, words = refusal(int(self._fault.value))
+        told = error_body(WireError(status, int(self._fault.value), words), twin=self._twin)
         self._over = True
-        first = body + sse(told) if self._streams else to_json({"result": None, "messages": [], **told})
+        first = body + sse(told) if self._streams else to_json(told)
         await self._send({"type": "http.response.body", "body": first, "more_body": False})
 
-    async def _break_off(self) -> None:
+    def _break_off(self) -> None:
         self._over = True
         if self._fault.kind == "cut":
             self._record.end("failed")
             self._transport.close()
         else:
-            await asyncio.Event().wait()  # until the client leaves, or the server does
+            raise StalledError
 
     async def _pass(self, body: bytes) -> None:
         self._sent += len(body)

@@ -13,7 +13,16 @@ from workersai.local.engine import CalledTool, End, GenerationRequest, TextPiece
 from workersai.local.reading import request_from_body
 from workersai.local.tools import function_of
 from workersai.local.validation import Json, check_run_body, check_tool_choice
-from workersai.local.wire import DONE, Answer, WireError, bad_input, json_from_answer, sse, usage_to_wire
+from workersai.local.wire import (
+    DONE,
+    Answer,
+    WireError,
+    bad_input,
+    error_envelope,
+    json_from_answer,
+    sse,
+    usage_to_wire,
+)
 
 # What both APIs call by the same name. Whatever else OpenAI's clients send is left unread.
 _SAME = (
@@ -133,6 +142,11 @@ class OpenAIDialect:
     def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
         head = {"id": self._id, "object": "chat.completion.chunk", **self._head}
         return sse({**head, "choices": choices, **({"usage": usage} if usage else {})})
+
+
+def error_body(error: WireError, *, twin: bool) -> dict[str, Any]:
+    """The body of a refusal, on the OpenAI-compatible twin or elsewhere."""
+    return openai_error(error) if twin else error_envelope(error)
 
 
 def openai_error(error: WireError) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -95,6 +96,65 @@ def test_a_stall_lasts_until_the_client_leaves(faulty: Faulty, after: int) -> No
     assert server.requests[0].wait() == "disconnected"
 
 
+def test_what_stalls_takes_no_seat_from_the_others() -> None:
+    faults = ["stall:5"] * 20
+    with LocalServer(lambda _: "It is sunny.", faults=faults) as server, ThreadPoolExecutor(20) as pool:
+        stalled = [pool.submit(ask, server, stream=True, timeout=0.5) for _ in faults]
+        for one in stalled:
+            assert isinstance(one.exception(), httpx.ReadTimeout)
+        assert ask(server).status_code == 200
+        assert [record.wait() for record in server.requests[:20]] == ["disconnected"] * 20
+
+
+def test_a_refusal_stalls_too_until_the_client_leaves(faulty: Faulty) -> None:
+    for fault in ("stall", "stall:5"):
+        server = faulty(fault)
+        url = f"{server.base_url}/accounts/another/ai/run/{MODEL}"
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, json={"prompt": "hi"}, timeout=0.2)
+        assert server.requests[0].wait() == "disconnected"
+
+
+def test_on_the_twin_errors_have_openais_shape(faulty: Faulty) -> None:
+    server = faulty(["3040", "event:3007"])
+    url = f"{server.base_url}/accounts/{server.account_id}/ai/v1/chat/completions"
+    asked = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    refused, told = (
+        httpx.post(url, json=asked, headers={"authorization": f"Bearer {server.api_token}"}) for _ in range(2)
+    )
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, 3040)
+    assert json.loads(told.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]["code"] == 3007
+
+
+@pytest.mark.parametrize("chosen", ["nonsense", 3040, ZeroDivisionError()])
+def test_a_function_that_chooses_no_fault_is_told_of(
+    faulty: Faulty, chosen: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def choose(_: RequestRecord) -> Any:
+        if isinstance(chosen, Exception):
+            raise chosen
+        return chosen
+
+    server = faulty(choose)
+    reply = ask(server)
+    assert reply.status_code == 500
+    assert reply.json()["errors"][0]["code"] == 5000
+    assert server.requests[0].wait() == "failed"
+    assert "The server failed." in caplog.text
+
+
+@pytest.mark.parametrize("given", [3040, b"0", [3040], [True], {"3040"}, {3040: 1}])
+def test_what_holds_no_fault_is_refused(given: Any) -> None:
+    with pytest.raises(ValueError, match="faults"):
+        LocalServer("x", faults=given)
+
+
+@pytest.mark.parametrize("wrong", [("code", 3040), ("stall", None), ("nothing", "1"), ("cut", "1", "0.5")])
+def test_a_fault_of_wrong_types_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=f"fault '{wrong[0]}'"):
+        Fault(*wrong)
+
+
 def test_a_server_that_stalls_can_be_closed() -> None:
     with LocalServer("never", faults="stall") as server, pytest.raises(httpx.ReadTimeout):
         ask(server, timeout=0.2)
@@ -156,8 +216,10 @@ def test_a_share_of_the_replies(faulty: Faulty) -> None:
     server = faulty("3040@0.3")
     failed = [ask(server).status_code == 429 for _ in range(60)]
     assert 5 < sum(failed) < 35
-    some = faulty(any_of(["3040@0.3", "html@0.3"]))
-    assert {ask(some).status_code for _ in range(60)} == {200, 429, 502}
+    some = faulty(any_of(["3040@0.5", "html@0.5"]))
+    assert {ask(some).status_code for _ in range(60)} == {429, 502}, "one of the two, each time"
+    with pytest.raises(ValueError, match="more than 1"):
+        any_of(["3040@0.6", "html@0.6"])
 
 
 @pytest.mark.parametrize(
@@ -185,7 +247,7 @@ def test_a_share_of_the_replies(faulty: Faulty) -> None:
     ],
 )
 def test_what_is_no_fault_is_refused(spec: str) -> None:
-    with pytest.raises(ValueError, match="no fault"):
+    with pytest.raises(ValueError, match="fault"):
         LocalServer("x", faults=spec)
 
 
@@ -193,4 +255,4 @@ def test_the_command_takes_faults_and_refuses_others() -> None:
     command: list[Any] = [sys.executable, "-m", "workersai", "serve", "--port", "0", "--fault", "3040@1.5"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own command
     assert ran.returncode == 1
-    assert ran.stderr.startswith("--fault: There is no fault of kind 'code' with '3040' and a share of 1.5.")
+    assert ran.stderr.startswith("--fault: The share of the fault 'code' must be above 0 and at most 1; got 1.5.")
