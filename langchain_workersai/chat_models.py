@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from dataclasses import asdict
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -73,6 +74,11 @@ class ChatWorkersAI(CountingChatModel, ConnectedModel):
     @override
     def lc_secrets(self) -> dict[str, str]:
         return {"api_token": "CLOUDFLARE_API_TOKEN"}
+
+    @property
+    @override
+    def lc_attributes(self) -> dict[str, Any]:
+        return {} if self.rate_limit is None else {"rate_limit": asdict(self.rate_limit)}
 
     @property
     @override

@@ -102,6 +102,9 @@ def test_each_failure_is_told(case: Case, way: str, monkeypatch: pytest.MonkeyPa
         return
     check(met, expected, way)
     assert ("did not answer in time" in str(met)) != expected.in_time
+    if case.fault.endswith((":1", ":100")):
+        assert (met.status_code, bool(met.request_id)) == (200, True), "the head had come"
+    assert ("in the error's `partial`" in str(met)) == expected.partial
     if case.fault[0].isdigit():
         written, _, status = case.fault.partition(":")[0].partition("/")
         assert (met.code, met.status_code) == (int(written), int(status) if status else refusal(int(written))[0])

@@ -37,6 +37,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     """
 
     _http_kind = httpx.AsyncClient
+    _awaits = True
 
     @property
     def _pools(self) -> _Pools:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -62,10 +63,14 @@ class Call:
         return Meter(self.trackers, self.asked.model, self.most_tokens)
 
 
+_STATE = ("settings", "_defaults", "_on_retry", "_given_http_client", "_closed")  # what a pickle holds
+
+
 class BaseClient(Generic[HTTPClientT]):
     """What :class:`~workersai.Client` and :class:`~workersai.AsyncClient` are alike in; their arguments stand there."""
 
     _http_kind: type[HTTPClientT]
+    _awaits: bool
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class BaseClient(Generic[HTTPClientT]):
         base_url: str | None = None,
         settings: Settings | None = None,
         http_client: HTTPClientT | None = None,
+        on_retry: OnRetry | None = None,
         **defaults: Unpack[Options],
     ) -> None:
         api_token = hidden(api_token)
@@ -88,6 +94,7 @@ class BaseClient(Generic[HTTPClientT]):
         self.settings = settings or Settings(account_id=account_id, api_token=api_token, base_url=base_url)
         call_options(defaults)
         self._defaults = defaults
+        self._on_retry = self._checked_on_retry(on_retry)
         self._given_http_client = http_client
         self._closed = False
 
@@ -98,11 +105,18 @@ class BaseClient(Generic[HTTPClientT]):
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the connection pools: they belong to a process, and are made again on first use.
-        return {name: self.__dict__[name] for name in ("settings", "_defaults", "_given_http_client", "_closed")}
+        return {name: self.__dict__[name] for name in _STATE}
 
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError(f"This {type(self).__name__} was closed; make another.")
+
+    def _checked_on_retry(self, on_retry: OnRetry | None) -> OnRetry | None:
+        if on_retry is not None and not callable(on_retry):
+            raise BadRequestError(f"on_retry must be a callable, not {type(on_retry).__name__}.")
+        if inspect.iscoroutinefunction(on_retry) and not self._awaits:
+            raise BadRequestError("on_retry is a coroutine function, which only an AsyncClient can await.")
+        return on_retry
 
     def _prepare(self, model_input: Input, given: RunOptions, *, stream: bool = False) -> Call:
         self._check_open()
@@ -112,9 +126,7 @@ class BaseClient(Generic[HTTPClientT]):
         parallel = rest.pop("parallel_tool_calls", None)
         if not isinstance(parallel, bool | None):
             raise BadRequestError(f"parallel_tool_calls must be a bool, not {type(parallel).__name__}.")
-        on_retry = rest.pop("on_retry", None)
-        if on_retry is not None and not callable(on_retry):
-            raise BadRequestError(f"on_retry must be a callable, not {type(on_retry).__name__}.")
+        on_retry = self._checked_on_retry(rest.pop("on_retry", None)) or self._on_retry
         options = call_options(rest, beside=_BESIDE_OPTIONS)
 
         trackers = trackers_here()

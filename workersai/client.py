@@ -37,6 +37,7 @@ class Client(BaseClient[httpx.Client]):
         base_url: Where the service is.
         settings: All three at once, in place of the arguments above.
         http_client: An ``httpx.Client`` of your own, for a proxy, a certificate or a transport; closing it is yours.
+        on_retry: Told of each retry of each call that has no ``on_retry`` of its own.
         **defaults: Options for each call that doesn't give its own; see :class:`~workersai.CallOptions`.
 
     It holds one connection pool, made on first use and closed by ``close``, by the end of a ``with`` block, or
@@ -48,6 +49,7 @@ class Client(BaseClient[httpx.Client]):
     """
 
     _http_kind = httpx.Client
+    _awaits = False
     _http: httpx.Client | None = None
     _process = 0
 

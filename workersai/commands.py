@@ -41,7 +41,7 @@ def serve(
         typer.Option(
             help="Make replies fail: a code (3040), error:4006, html:502, empty:200, stall:100, cut:100, end:100, "
             "garbage:100, event:3040, whole, dribble:0.01, content-type:text/plain; with @0.1 behind it, one in ten. "
-            "May be given more than once."
+            "May be given more than once, each with its share."
         ),
     ] = None,
 ) -> None:
@@ -72,6 +72,8 @@ def serve(
         reason = str(error.strerror or error).partition(" (")[0]
         sys.exit(f"Can't listen on {host}:{port}: {reason}. Choose another --host or --port.")
     typer.echo(f"Serving {server.engine.name}; Ctrl-C stops it. To use it, in another terminal:\n")
+    if fault:
+        typer.echo(f"Replies fail, as --fault says: {', '.join(fault)}.", err=True)
     for name, value in server.environment.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
     try:

@@ -66,6 +66,11 @@ class WorkersAIError(Exception):
         ]
         return f"{self.message} ({', '.join(facts)})" if facts else self.message
 
+    def reword(self, message: str) -> None:
+        """Gives the error another message."""
+        self.message = message
+        self.args = (message,)
+
     def facts(self) -> dict[str, Any]:
         """The keyword arguments that make the same error again, in this class or another."""
         return {

@@ -108,7 +108,7 @@ def _run_once(call: Call) -> Flow[Completion]:
         with call.meter() as meter:
             head: ReplyHead = yield Send(call.request)
             meter.refused = not head.ok
-            body: bytes = yield _RECEIVE_ALL
+            body = yield from _receive_all(head)
             if not head.ok:
                 raise error_from_body(body, head)
             completion = completion_from_body(body, head, call.asked)
@@ -173,9 +173,18 @@ def _open_stream(call: Call, meter: Meter) -> Flow[StreamReader]:
     head: ReplyHead = yield Send(call.request)
     meter.refused = not head.ok
     if not head.ok:
-        body: bytes = yield _RECEIVE_ALL
-        raise error_from_body(body, head)
+        raise error_from_body((yield from _receive_all(head)), head)
     return StreamReader(head, call.asked)
+
+
+def _receive_all(head: ReplyHead) -> Flow[bytes]:
+    """The whole body; what goes wrong on the way is known by the head, which had come."""
+    try:
+        body: bytes = yield _RECEIVE_ALL
+    except (APIConnectionError, APITimeoutError) as error:
+        error.status_code, error.request_id = head.status, head.request_id
+        raise
+    return body
 
 
 def _receive_into(reader: StreamReader) -> Flow[bytes]:
@@ -187,7 +196,7 @@ def _receive_into(reader: StreamReader) -> Flow[bytes]:
             return b""  # what was lost is the usage at the most
         if isinstance(error, APIConnectionError):
             raise reader.interruption() from error
-        error.partial = reader.partial()
+        reader.add_to(error)
         raise
     return data
 
@@ -206,13 +215,17 @@ def _retried(call: Call, attempt: Callable[[], Flow[T]], may_retry: Callable[[],
         try:
             return (yield from attempt())
         except WorkersAIError as error:
-            error.message = call.request.without_token(error.message)
-            error.args = (error.message,)
+            error.reword(call.request.without_token(error.message))
+            if tries >= call.max_retries or not error.retryable or not may_retry():
+                raise
             wait = backoff(error, tries)
-            if tries >= call.max_retries or wait is None or not may_retry():
+            if wait is None:
+                error.reword(f"{error.message} It asks to wait {error.retry_after:,.0f} s: too long to wait here.")
                 raise
             tries += 1
             retry = Retry(error, attempt=tries, wait=wait)
         if not (yield Wait(retry, call.max_retries)):
-            logger.info("Not tried again, since the deadline leaves no time for it: %s", retry.error)
+            given_up = f"Not tried again: the deadline of {call.deadline:g} s leaves no time for it."
+            logger.info("%s %s", given_up, retry.error)
+            retry.error.reword(f"{retry.error.message} {given_up}")
             raise retry.error

@@ -139,7 +139,8 @@ class CallOptions(BaseModel):
     timeout: Annotated[float | None, AfterValidator(_checked_positive)] = None
     """Seconds to wait for the reply, and between two pieces of it, at each attempt; 120 by default.
 
-    A connection must stand within 10 of them. An ``http_client`` of one's own brings its own default.
+    A connection must stand within 10 of them. An ``http_client`` of one's own brings its own, if it was given one. The
+    wait for a turn of a ``rate_limit`` is no part of it.
     """
 
     rate_limit: RateLimit | None = None
@@ -149,7 +150,8 @@ class CallOptions(BaseModel):
     deadline: Annotated[float | None, AfterValidator(_checked_positive)] = None
     """Seconds that the whole call may take, with its retries and, of a stream, to its last piece; by default no limit.
 
-    :class:`~workersai.errors.APITimeoutError` when they are over, with what a stream had brought in its ``partial``.
+    :class:`~workersai.errors.APITimeoutError` when they are over, with what a stream had brought in its ``partial``;
+    what its reader does between two pieces counts. A retry that it leaves no time for is not waited for.
     A sync call with an ``http_client`` of one's own looks at it between two pieces of the reply, and no wait of it is
     longer than what is left when its request is sent.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -15,7 +16,10 @@ from pydantic_core import core_schema
 
 from workersai.errors import ConfigurationError
 
+logger = logging.getLogger("workersai")
+
 _MOST_CALLS = 1_000_000
+_WORTH_A_WORD = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ class Limiter:
     def turn(self, wake: Callable[[], object]) -> Iterator[Turn]:
         """A context to wait in; who doesn't come to its end leaves the turn to the others."""
         turn = self.join(wake)
+        if (seconds := turn.seconds()) > _WORTH_A_WORD:
+            logger.info("A call waits %.0f s for its turn: the rate limit is %s.", seconds, self.limit)
         waited = False
         try:
             yield turn

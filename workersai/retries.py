@@ -33,14 +33,12 @@ OnRetry = Callable[[Retry], object]
 
 
 def backoff(error: WorkersAIError, tries: int) -> float | None:
-    """Seconds to wait before the next attempt, or None where none is worth it.
+    """Seconds to wait before the next attempt, or None where the service asks for a longer wait than is worth it.
 
     Args:
         error: Why the last attempt failed.
         tries: How many attempts were retries so far.
     """
-    if not error.retryable:
-        return None
     if error.retry_after is not None:
         return error.retry_after if error.retry_after <= _LONGEST_RETRY_AFTER else None
     # Full jitter: clients that failed together must not come back together.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from email.utils import formatdate
 from functools import cache
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from workersai.protocol.request import Request
 from workersai.settings import DEFAULT_TIMEOUT, Settings, is_loopback
 
 _A_MOMENT = 0.001  # seconds; a timeout of none at all would not even try
+_UNTOUCHED = httpx.Timeout(5)  # httpx's own default, which is too short for a model's answer
 _LONGEST_CONNECT = 10.0  # seconds; a host that is there accepts a connection sooner
 # httpx's own 100 would make a batch of more wait for a connection, and then blame the server.
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
@@ -55,11 +57,14 @@ def _tls() -> ssl.SSLContext:
 
 
 def build(http: httpx.Client | httpx.AsyncClient, request: Request, left: float | None = None) -> httpx.Request:
-    """The request as httpx sends it; where it has no timeout, the pool's holds, which may be the caller's own.
+    """The request as httpx sends it; where it has no timeout, that of the caller's own pool holds, if it was given one.
 
     ``left`` are the seconds that the deadline leaves; no wait may begin with a longer timeout.
     """
-    given = {} if request.timeout is None else {"timeout": timeouts(request.timeout).as_dict()}
+    seconds = request.timeout
+    if seconds is None and http.timeout == _UNTOUCHED:
+        seconds = DEFAULT_TIMEOUT
+    given = {} if seconds is None else {"timeout": timeouts(seconds).as_dict()}
     built = http.build_request(
         "POST", request.url, headers=httpx.Headers(request.headers), content=request.content, extensions=given
     )
@@ -106,5 +111,9 @@ def _error_from_httpx(error: httpx.HTTPError) -> WorkersAIError:
             f"Could not connect to {host} ({what}). Check the network, a proxy's setting, and the base URL."
         )
     if isinstance(error, httpx.TimeoutException):
-        return APITimeoutError(f"{host} did not answer in time ({what}). Try again, or raise timeout.")
+        timeout: Mapping[str, float | None] = error.request.extensions.get("timeout", {})
+        waited = timeout.get("write" if isinstance(error, httpx.WriteTimeout) else "read") or 0
+        return APITimeoutError(
+            f"{host} did not answer in time ({what}; timeout {waited:g} s). Try again, or raise timeout."
+        )
     return APIConnectionError(f"The connection to {host} failed ({what}). Try again.")

@@ -19,7 +19,7 @@ from pydantic import SecretStr, ValidationError
 from langchain_workersai import ChatWorkersAI
 from tests.langchain_workersai.face import Face
 from tests.support import Serve, connection
-from workersai import errors
+from workersai import RateLimit, errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, GenerationRequest, Usage
 from workersai.local.scripted import Answer, Refusal
@@ -396,7 +396,9 @@ def test_what_identifies_a_model_is_its_settings_and_not_its_account() -> None:
 def test_it_serialises_without_its_token_and_reads_it_from_the_environment_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = ChatWorkersAI(account_id="acc", api_token="very-secret", temperature=0.5, stop=["x"])
+    model = ChatWorkersAI(
+        account_id="acc", api_token="very-secret", temperature=0.5, stop=["x"], rate_limit=RateLimit(5)
+    )
     assert "very-secret" not in dumps(model)
     assert dumpd(model)["kwargs"]["api_token"] == {"lc": 1, "type": "secret", "id": ["CLOUDFLARE_API_TOKEN"]}
     monkeypatch.setenv("CLOUDFLARE_API_TOKEN", "from-environment")
@@ -405,6 +407,7 @@ def test_it_serialises_without_its_token_and_reads_it_from_the_environment_again
     )
     assert isinstance(again, ChatWorkersAI)
     assert (again.temperature, again.stop, again.account_id) == (0.5, ["x"], "acc")
+    assert again.rate_limit == RateLimit(5)
     assert again.api_token == SecretStr("from-environment")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import random
 import socket
 import threading
 import time
@@ -21,8 +22,10 @@ from langchain_workersai import ChatWorkersAI
 from langchain_workersai.errors import RateLimitError as InLangChain
 from tests.support import Driver, Serve, connection
 from workersai import AsyncClient, Client, Retry
-from workersai.errors import APITimeoutError, BadRequestError, RateLimitError
+from workersai.errors import APITimeoutError, BadRequestError, RateLimitError, ServerError
 from workersai.local import Answer, Gate, LocalServer, RawReply
+from workersai.retries import backoff
+from workersai.transport import head_of
 
 BUSY = RawReply(b'{"success":false,"errors":[{"code":3040,"message":"busy"}]}', 429, headers={"Retry-After": "0"})
 LATER = RawReply(b'{"success":false,"errors":[{"code":3040,"message":"busy"}]}', 429, headers={"Retry-After": "30"})
@@ -62,11 +65,13 @@ def test_a_retry_that_the_deadline_leaves_no_time_for_is_not_waited_for(
 ) -> None:
     server = serve(lambda _: LATER)
     told: list[Retry] = []
-    with caplog.at_level(logging.INFO, logger="workersai"), pytest.raises(RateLimitError):
+    with caplog.at_level(logging.INFO, logger="workersai"), pytest.raises(RateLimitError) as caught:
         driver.run(connection(server), "hi", deadline=5, on_retry=told.append)
     assert len(server.requests) == 1
     assert not told
-    assert "the deadline leaves no time for it" in caplog.text
+    given_up = "Not tried again: the deadline of 5 s leaves no time for it."
+    assert given_up in caplog.text
+    assert given_up in str(caught.value)
     assert "Trying again" not in caplog.text
 
 
@@ -86,7 +91,7 @@ def test_within_its_deadline_a_call_is_tried_again_and_each_retry_is_told(
     assert caplog.text.count("Trying again in 0.00 s") == 3
 
 
-def test_a_date_to_wait_for_is_obeyed_without_the_replys_own(driver: Driver, serve: Serve) -> None:
+def test_a_date_to_wait_for_is_obeyed(driver: Driver, serve: Serve) -> None:
     past = formatdate(time.time() - 100, usegmt=True)
     busy = RawReply(BUSY.body, 429, headers={"Retry-After": past})
     told: list[Retry] = []
@@ -94,19 +99,105 @@ def test_a_date_to_wait_for_is_obeyed_without_the_replys_own(driver: Driver, ser
     assert [retry.wait for retry in told] == [0.0]
 
 
-def test_what_on_retry_returns_is_awaited(serve: Serve) -> None:
-    server, told = serve([BUSY, "at last"]), []
+def test_a_date_is_measured_from_now_where_the_reply_has_none_of_its_own() -> None:
+    later = formatdate(time.time() + 3_600, usegmt=True)
+    head = head_of(httpx.Response(429, headers={"Retry-After": later}))
+    assert head.retry_after is not None
+    assert 3_500 < head.retry_after <= 3_600
 
-    async def tell(retry: Retry) -> None:
-        await asyncio.sleep(0)
-        told.append(retry)
 
-    async def main() -> str:
-        async with AsyncClient(**connection(server)) as client:
-            return (await client.run("hi", on_retry=tell)).text
+def test_the_time_that_the_service_asks_for_is_waited(driver: Driver, serve: Serve) -> None:
+    busy = RawReply(BUSY.body, 429, headers={"Retry-After": "1"})
+    told: list[Retry] = []
+    began = time.monotonic()
+    driver.run(connection(serve([busy, "at last"])), "hi", on_retry=told.append)
+    assert time.monotonic() - began >= 1
+    assert [retry.wait for retry in told] == [1.0]
 
-    assert asyncio.run(main()) == "at last"
+
+def test_a_wait_that_is_too_long_is_told(driver: Driver, serve: Serve) -> None:
+    busy = RawReply(BUSY.body, 429, headers={"Retry-After": "86400"})
+    with pytest.raises(RateLimitError, match=r"It asks to wait 86,400 s: too long to wait here\.") as caught:
+        driver.run(connection(serve([busy, "never"])), "hi")
+    assert caught.value.retry_after == 86_400
+
+
+def test_the_waits_double_up_to_a_bound_with_full_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        spans.append((low, high))
+        return (low + high) / 2
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    waits = [backoff(ServerError("It failed."), tries) for tries in range(7)]
+    assert spans == [(0, ceiling) for ceiling in (0.5, 1, 2, 4, 8, 8, 8)]
+    assert waits == [0.25, 0.5, 1, 2, 4, 4, 4]
+
+
+def test_the_deadline_bounds_the_wait_for_a_connection_too(serve: Serve) -> None:
+    server = serve(lambda request: Answer(pieces=iter(lambda: "word ", None)) if request.stream else "never")
+    limits = httpx.Limits(max_connections=1)
+    with httpx.Client(limits=limits, timeout=None) as http:  # noqa: S113 - that is the test
+        client = Client(**connection(server), http_client=http)
+        stream = client.stream("hi")
+        next(stream)
+        too_late(lambda: client.run("hi", deadline=SECONDS))
+        stream.close()
+        assert client.run("hi").text == "never"
+
+    async def main() -> None:
+        async with httpx.AsyncClient(limits=limits, timeout=None) as http:  # noqa: S113 - that is the test
+            client = AsyncClient(**connection(server), http_client=http)
+            async with contextlib.aclosing(client.stream("hi")) as stream:
+                await anext(stream)
+                await client.run("hi", deadline=SECONDS)
+
+    too_late(lambda: asyncio.run(main()))
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(("own", "holds"), [({}, 120), ({"timeout": 7}, 7), ({"timeout": httpx.Timeout(9)}, 9)])
+def test_a_client_of_ones_own_brings_its_timeout_if_it_was_given_one(
+    own: dict[str, Any], holds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, json={"result": {"response": "ok"}, "success": True})
+
+    with httpx.Client(transport=httpx.MockTransport(answer), **own) as http:
+        client = Client(account_id="a", api_token="t", http_client=http)
+        client.run("hi")
+        client.run("hi", timeout=3)
+    assert [request.extensions["timeout"]["read"] for request in sent] == [holds, 3]
+
+
+def test_what_on_retry_raises_ends_the_call_as_it_is(driver: Driver, serve: Serve) -> None:
+    def fail(_: Retry) -> None:
+        raise TimeoutError("mine")
+
+    with pytest.raises(TimeoutError, match="mine"):
+        driver.run(connection(serve([BUSY, "never"])), "hi", on_retry=fail, deadline=60)
+
+
+def test_on_retry_can_be_given_once_for_all_calls(driver: Driver, serve: Serve) -> None:
+    told: list[Retry] = []
+    for_all = {**connection(serve([BUSY, "one", BUSY, "two"])), "on_retry": told.append}
+    driver.run(for_all, "hi")
+    driver.run(for_all, "hi", on_retry=lambda _: None)
     assert len(told) == 1
+
+
+def test_a_coroutine_function_is_for_the_async_client_alone() -> None:
+    async def tell(_: Retry) -> None: ...
+
+    with pytest.raises(BadRequestError, match="only an AsyncClient can await"):
+        Client(account_id="a", api_token="t", on_retry=tell)
+    client = Client(account_id="a", api_token="t")
+    with pytest.raises(BadRequestError, match="only an AsyncClient can await"):
+        client.run("hi", on_retry=tell)
 
 
 @pytest.mark.parametrize(("option", "value"), [("deadline", 0), ("deadline", "x"), ("on_retry", 5)])

@@ -49,7 +49,9 @@ def serving(authority: trustme.CA, reply: Callable[[ssl.SSLSocket], None]) -> It
             except OSError:
                 return  # it is over
             with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as connected:
-                connected.recv(65_536)
+                request = b""
+                while not request.endswith(b"}"):  # unread bytes would make the close a reset
+                    request += connected.recv(65_536) or b"}"
                 reply(connected)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:

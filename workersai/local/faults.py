@@ -174,7 +174,7 @@ class Fault:
         """
         match = _WRITTEN.fullmatch(written)
         if match is None:
-            raise ValueError(f"{written!r} is no fault: it is written KIND, KIND:VALUE or KIND:VALUE@SHARE.")
+            raise ValueError(f"{written!r} is no fault: write KIND, KIND:VALUE, KIND@SHARE or KIND:VALUE@SHARE.")
         word, value, share = match["kind"], match["value"], float(match["share"] or 1)
         if word[0].isdigit():
             return cls("code", f"{word}:{value}" if value else word, share)

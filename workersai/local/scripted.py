@@ -153,7 +153,7 @@ class ScriptedEngine:
         """The next answer of the script.
 
         Raises:
-            WireError: the script refuses, or has no more answers (HTTP 500).
+            WireError: the script refuses, or has no more answers (HTTP 400).
         """
         answer = self._script(request)
         if isinstance(answer, RawReply):
@@ -221,7 +221,7 @@ def _follow(script: Script) -> Callable[[GenerationRequest], ScriptedAnswer]:
     if isinstance(script, str):
         return lambda _: script
     answers = iter(script)
-    return lambda _: next(answers, Refusal(5000, "The script has no more answers.", 500))
+    return lambda _: next(answers, Refusal(5006, "The script has no more answers.", 400))
 
 
 async def _held_pieces(answer: Answer, request: GenerationRequest) -> AsyncGenerator[str, None]:

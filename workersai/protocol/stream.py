@@ -127,12 +127,16 @@ class StreamReader:
 
     def interruption(self) -> StreamInterruptedError:
         """The error for a stream that ended too early, with what has arrived."""
-        return StreamInterruptedError(
-            "The stream was cut off before the answer was complete; the error's `partial` has what arrived.",
-            status_code=self._head.status,
-            request_id=self._head.request_id,
-            partial=self.partial(),
-        )
+        error = StreamInterruptedError("The stream was cut off before the answer was complete.")
+        self.add_to(error)
+        return error
+
+    def add_to(self, error: WorkersAIError) -> None:
+        """Tells an error in the midst of a stream what had come: the head, and a part of the answer."""
+        error.status_code, error.request_id = self._head.status, self._head.request_id
+        error.partial = self.partial()
+        if error.partial.text or error.partial.tool_calls or error.partial.invalid_tool_calls:
+            error.reword(f"{error.message} What had come of it is in the error's `partial`.")
 
     def _sniff(self, data: bytes, *, at_end: bool = False) -> bytes:
         """Asked for a stream, a route may answer with the whole reply at once, and labels can't be relied on.
@@ -226,7 +230,7 @@ class StreamReader:
 
     def _fail(self, failure: WorkersAIError, deltas: list[Delta]) -> None:
         self._release(deltas)
-        failure.partial = self.partial()
+        self.add_to(failure)
         self._failure = failure
 
     def _garbage(self, event: bytes) -> ServerError:

@@ -34,7 +34,7 @@ def test_one_text_answers_every_request(serve: Serve) -> None:
 def test_a_list_is_worked_through_in_order_and_then_at_its_end(serve: Serve) -> None:
     server = serve(["one", Answer("two")])
     assert [text_of(server), text_of(server)] == ["one", "two"]
-    assert error_of(run(server, PROMPT)) == (500, 5000, "The script has no more answers.")
+    assert error_of(run(server, PROMPT)) == (400, 5006, "The script has no more answers.")
 
 
 def test_an_iterator_may_be_endless(serve: Serve) -> None:
