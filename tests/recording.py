@@ -1,25 +1,27 @@
 """Recordings of each kind of exchange: how they are made (``make record``), and how they are replayed.
 
-With ``CLOUDFLARE_ACCOUNT_ID`` and ``CLOUDFLARE_API_TOKEN`` set they are made from the service, else from the local
-server with SmolLM2; each cassette says which. Token and account are in none of them.
+With an account in the environment they are made from the service, else from the local server with SmolLM2; each
+cassette says which. Token and account are in none of them.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import vcr
 import yaml
 
-from workersai import Client, Message, ToolCall
-from workersai.errors import WorkersAIError
+from tests.live import account
+from workersai import Client, Message, Settings, ToolCall
+from workersai.errors import AuthenticationError, ContextWindowExceededError, ModelNotFoundError, WorkersAIError
 from workersai.local import LocalServer
 
 CASSETTES = Path(__file__).parent / "cassettes"
@@ -82,6 +84,11 @@ EXCHANGES: dict[str, Callable[[Client], Any]] = {
     "wrong-token": _with_wrong_token,
     "window": lambda client: client.run("a " * 24_100, on_overflow="send", **STEADY),
 }
+REFUSED: dict[str, type[WorkersAIError]] = {
+    "no-such-model": ModelNotFoundError,
+    "wrong-token": AuthenticationError,
+    "window": ContextWindowExceededError,
+}
 
 
 class _Told:
@@ -101,8 +108,8 @@ class _Told:
 def _scrubbed_request(request: Any) -> Any:
     if "/accounts/" not in request.uri:
         return None  # the local server's own talk with its model
-    account = f"{REPLAYED['base_url']}/accounts/{REPLAYED['account_id']}/"
-    request.uri = re.sub(r"^.*/accounts/[^/]+/", account, request.uri)
+    place = f"{REPLAYED['base_url']}/accounts/{REPLAYED['account_id']}/"
+    request.uri = re.sub(r"^.*/accounts/[^/]+/", place, request.uri)
     request.headers = {name: value for name, value in request.headers.items() if name.lower() in _ASKED_HEADERS}
     return request
 
@@ -134,44 +141,41 @@ def cassette(
         yield
 
 
-def record(client: Client, name: str, *, source: str, folder: Path = CASSETTES) -> str:
-    """Records an exchange, and says what it ended in."""
-    account, token = client.settings.account_id, client.settings.api_token.get_secret_value()
-    path = folder / f"{name}.yaml"
-    path.unlink(missing_ok=True)
+def record(client: Client, name: str, *, source: str, folder: Path) -> None:
+    """Records an exchange.
+
+    Raises:
+        SystemExit: it ended in another way than it should, or can't be read.
+    """
+    account_id, token = client.settings.account_id, client.settings.api_token.get_secret_value()
     ended = "an answer"
-    with cassette(name, record_from=source, secrets={token: "TOKEN", account: "ACCOUNT"}, folder=folder):
+    with cassette(name, record_from=source, secrets={token: "TOKEN", account_id: "ACCOUNT"}, folder=folder):
         try:
             EXCHANGES[name](client)
         except WorkersAIError as error:
             ended = type(error).__name__
-    read = repr(yaml.safe_load(path.read_text()))
-    if "!!binary" in path.read_text() or account in read or token in read:
-        path.unlink()
-        sys.exit(f"{name}: the recording held the token, the account or what nobody can read, and was deleted.")
-    return ended
+    wanted = REFUSED[name].__name__ if name in REFUSED else "an answer"
+    if ended != wanted:
+        sys.exit(f"{name}: {ended}, where there should be {wanted}. No recording was replaced.")
+    if "!!binary" in (folder / f"{name}.yaml").read_text():
+        sys.exit(f"{name}: the reply is no text. No recording was replaced.")
+    print(f"{name}: {ended}")
 
 
 def main() -> None:
-    """Records all exchanges anew."""
-    CASSETTES.mkdir(exist_ok=True)
+    """Records all exchanges anew, and replaces the recordings once all are there."""
     with ExitStack() as stack:
-        live = bool(os.environ.get("CLOUDFLARE_ACCOUNT_ID") and os.environ.get("CLOUDFLARE_API_TOKEN"))
-        if live:
-            client = stack.enter_context(Client(max_retries=0))
-        else:
-            server = stack.enter_context(LocalServer())
-            client = stack.enter_context(
-                Client(
-                    base_url=server.base_url,
-                    account_id=server.account_id,
-                    api_token=server.api_token,
-                    max_retries=0,
-                )
-            )
-        source = "Cloudflare Workers AI" if live else "the local server, with SmolLM2"
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        settings, source = account(), "Cloudflare Workers AI"
+        if settings is None:
+            server, source = stack.enter_context(LocalServer()), "the local server, with SmolLM2"
+            settings = Settings(base_url=server.base_url, account_id=server.account_id, api_token=server.api_token)
+        client = stack.enter_context(Client(settings=settings, max_retries=0))
         for name in EXCHANGES:
-            print(f"{name}: {record(client, name, source=source)}")
+            record(client, name, source=source, folder=folder)
+        CASSETTES.mkdir(exist_ok=True)
+        for name in EXCHANGES:
+            shutil.copyfile(folder / f"{name}.yaml", CASSETTES / f"{name}.yaml")
     print(f"Recorded {len(EXCHANGES)} exchanges from {source}.")
 
 

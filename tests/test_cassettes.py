@@ -13,17 +13,12 @@ from vcr.errors import CannotOverwriteExistingCassetteException
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.recording import CASSETTES, EXCHANGES, QUESTION, REPLAYED, STEADY, cassette, record
-from workersai import AsyncClient, Client, Completion
-from workersai.errors import AuthenticationError, ContextWindowExceededError, ModelNotFoundError
+from tests.live import account
+from tests.recording import CASSETTES, EXCHANGES, QUESTION, REFUSED, REPLAYED, STEADY, cassette, record
+from workersai import AsyncClient, Client, Completion, Settings
 from workersai.local import LocalServer, RawReply
 
 SOURCES = {"Cloudflare Workers AI", "the local server, with SmolLM2"}
-REFUSED = {
-    "no-such-model": ModelNotFoundError,
-    "wrong-token": AuthenticationError,
-    "window": ContextWindowExceededError,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -101,18 +96,30 @@ def test_a_request_is_only_matched_with_the_headers_that_matter() -> None:
 
 def test_a_recording_of_compressed_bytes_is_read_and_scrubbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    token, account = "s3cret-token", "0123456789abcdef"
-    body = json.dumps({"result": {"response": f"{token} of {account}"}, "success": True}).encode()
-    headers = {"content-encoding": "gzip", "x-whose": account}
+    token, number = "s3cret-token", "0123456789abcdef"
+    body = json.dumps({"result": {"response": f"{token} of {number}"}, "success": True}).encode()
+    headers = {"content-encoding": "gzip", "x-whose": number}
     script = RawReply(gzip.compress(body), headers=headers)
     with (
-        LocalServer(lambda _: script, account_id=account, api_token=token) as server,
-        Client(base_url=server.base_url, account_id=account, api_token=token) as client,
+        LocalServer(lambda _: script, account_id=number, api_token=token, faults=[None, "3040"]) as server,
+        Client(base_url=server.base_url, account_id=number, api_token=token, max_retries=0) as client,
     ):
-        assert record(client, "prompt", source="the local server", folder=tmp_path) == "an answer"
+        record(client, "prompt", source="the local server", folder=tmp_path)
+        with pytest.raises(SystemExit, match="messages: RateLimitError, where there should be an answer"):
+            record(client, "messages", source="the local server", folder=tmp_path)
     text = (tmp_path / "prompt.yaml").read_text()
     assert token not in text
-    assert account not in text
+    assert number not in text
     assert "x-whose" not in text
     with cassette("prompt", folder=tmp_path), Client(**REPLAYED) as client:
         assert EXCHANGES["prompt"](client).text == "TOKEN of ACCOUNT"
+
+
+def test_an_account_is_cloudflares_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert account() is None
+    monkeypatch.setenv("CF_ACCOUNT_ID", "a")
+    monkeypatch.setenv("CF_AI_API_TOKEN", "t")
+    assert account() == Settings(account_id="a", api_token="t")
+    monkeypatch.setenv("CLOUDFLARE_BASE_URL", "http://127.0.0.1:8787/client/v4")
+    with pytest.raises(SystemExit, match="unset it"):
+        account()

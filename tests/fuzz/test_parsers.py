@@ -4,13 +4,17 @@
 """
 
 import contextlib
+import copy
+import datetime as dt
 import json
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import jsonschema
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field
 
 from tests.workersai.protocol.test_stream import CALLS, NATIVE, OPENAI
 from workersai.errors import BadRequestError, WorkersAIError
@@ -109,6 +113,11 @@ def said(payload: Any) -> str:
     return text if isinstance(text, str) else "" if text is None else json.dumps(text, ensure_ascii=False)
 
 
+# With ``make fuzz``, 100,000 byte streams over the two tests of them.
+MANY = settings(max_examples=settings.default.max_examples * 5 // 2 if settings.default else 100)
+
+
+@MANY
 @given(mutated(STREAMS), st.data())
 def test_a_stream_gives_only_text_that_was_sent(stream: bytes, data: st.DataObject) -> None:
     text, completion = read(PLAIN, pieces_of(data, stream))
@@ -119,6 +128,7 @@ def test_a_stream_gives_only_text_that_was_sent(stream: bytes, data: st.DataObje
     whole.encode()
 
 
+@MANY
 @given(mutated(STREAMS), st.data())
 def test_where_a_stream_is_cut_makes_no_difference(stream: bytes, data: st.DataObject) -> None:
     for asked in (PLAIN, OFFERED):
@@ -153,24 +163,98 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text)
 
 
-fragments = st.sampled_from([*'{}[]"\\;,: n', '"name"', '"parameters"', "get_time", "<|python_tag|>", "{}", "x"])
+ODD_ARGUMENTS: list[dict[str, Any]] = [
+    {},
+    {"a": 'x"}; {['},
+    {"é": ["\\", None]},
+    {"a": {"b": [1.5, True]}},
+    {"name": "rm_rf"},
+]
+ARGUMENTS = st.sampled_from(ODD_ARGUMENTS) | st.text(max_size=6).map(lambda text: {"city": text})
+Written = tuple[str, list[dict[str, Any]]]
+STRANGERS = ("rm_rf", "get_weather2", "get_")
 
 
-@given(st.lists(fragments, max_size=40))
+@st.composite
+def calls(draw: st.DrawFn, names: tuple[str, ...] = NAMES) -> dict[str, Any]:
+    """A call as a model may write it (wire page, "Replies")."""
+    name, arguments = draw(st.sampled_from(names)), draw(ARGUMENTS)
+    form = draw(st.sampled_from(["parameters", "arguments", "function"]))
+    if form == "function":
+        return {"type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+    call = {"name": name, form: arguments}
+    return {"type": "function", **call} if draw(st.booleans()) else call
+
+
+@st.composite
+def written(draw: st.DrawFn, names: tuple[str, ...] = NAMES) -> Written:
+    """Calls written out as text, in a list or one after the other, and the calls."""
+    some = draw(st.lists(calls(names), min_size=1, max_size=3))
+    if draw(st.booleans()):
+        text = json.dumps(some, indent=draw(st.sampled_from([None, 1])))
+    else:
+        text = draw(st.sampled_from([";", "; ", "\n"])).join(json.dumps(call) for call in some)
+    return draw(st.sampled_from(["", "<|python_tag|>", " \n"])) + text, some
+
+
+def found_in(pieces: list[str]) -> tuple[str, list[tuple[str, Any]]]:
+    """The text that is shown, and the calls that are found: their names and arguments."""
+    leaks = LeakFilter(frozenset(NAMES))
+    shown = "".join(map(leaks.feed, pieces)) + leaks.flush()
+    return shown, [shape_of_call(call) for call in leaks.take(as_text=False)[1]]
+
+
+def shape_of_call(call: dict[str, Any]) -> tuple[str, Any]:
+    function = call.get("function", call)
+    arguments = function.get("parameters", function.get("arguments"))
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError):  # broken ones make an invalid call
+            arguments = json.loads(arguments)
+    return function["name"], arguments
+
+
+def text_pieces(data: st.DataObject, text: str) -> list[str]:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+@given(written(), st.data())
+def test_each_call_that_a_model_wrote_is_found(wrote: Written, data: st.DataObject) -> None:
+    text, some = wrote
+    assert found_in(text_pieces(data, text)) == ("", [shape_of_call(call) for call in some])
+
+
+@given(written(STRANGERS), st.data())
+def test_a_call_of_no_offered_tool_is_text(wrote: Written, data: st.DataObject) -> None:
+    text, _ = wrote
+    assert found_in(text_pieces(data, text)) == (text, [])
+
+
+@given(written((*NAMES, *STRANGERS)), st.data())
+def test_of_a_broken_text_no_other_call_is_made(wrote: Written, data: st.DataObject) -> None:
+    text, _ = wrote
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(start, min(len(text), start + 20)))
+        text = (
+            text[:start] + data.draw(st.sampled_from(["", *'{}[]"\\;,: n', "<|python_tag|>", "get_time"])) + text[end:]
+        )
+    shown, made = found_in(text_pieces(data, text))
+    assert (shown, made) == found_in([text]), "where it is cut makes no difference"
+    for name, arguments in made:
+        assert name in NAMES
+        assert name in text
+        for word in words(json.dumps(arguments, ensure_ascii=False)):
+            assert word in text or word in json.dumps(text) or "\\u" in text
+    if not made:
+        assert shown.replace("<|python_tag|>", "") == text.replace("<|python_tag|>", "")
+
+
+@given(st.lists(st.text(max_size=5), max_size=20))
 def test_where_no_tool_is_offered_a_text_is_what_it_is(pieces: list[str]) -> None:
     leaks = LeakFilter(frozenset())
     assert "".join(map(leaks.feed, pieces)) + leaks.flush() == "".join(pieces)
     assert leaks.take(as_text=False) == ("", [])
-
-
-@given(st.lists(fragments, max_size=40))
-def test_a_call_in_a_text_is_one_of_an_offered_tool(pieces: list[str]) -> None:
-    leaks = LeakFilter(frozenset(NAMES))
-    shown = "".join(map(leaks.feed, pieces)) + leaks.flush()
-    _, calls = leaks.take(as_text=False)
-    assert all(call["name"] in NAMES for call in calls)
-    if not calls:
-        assert shown.split() == "".join(pieces).replace("<|python_tag|>", "").split() or "<|python_tag|>" in pieces
 
 
 KEYWORDS = ["type", "properties", "required", "items", "anyOf", "oneOf", "allOf", "$ref", "$defs", "enum", "const"]
@@ -192,8 +276,66 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
+class Inner(BaseModel):
+    """Something inside."""
+
+    at: dt.date | None = None
+    kind: Literal["a", "b"] = Field("a", description="Which.")
+
+
+class Outer(BaseModel):
+    """All that Pydantic prints of the usual fields."""
+
+    name: str = Field(max_length=9, pattern="^a")
+    count: int | None = Field(None, ge=0, description="How many.")
+    inner: Inner
+    some: list[Inner] = []
+    either: Inner | int | list[str] = 1
+    pair: tuple[int, str] = (1, "")
+    free: dict[str, float] = {}
+
+
+VALID = [
+    Outer.model_json_schema(),
+    {"type": "object", "properties": {"a": {"anyOf": [{"type": "integer"}, {"type": "null"}]}}, "required": ["a"]},
+    {"type": "object", "properties": {"a": {"allOf": [{"type": "string"}, {"minLength": 1}]}, "b": {"enum": [1, "x"]}}},
+    {"$defs": {"a": {"type": "object", "properties": {"b": {"$ref": "#/$defs/a"}}}}, "$ref": "#/$defs/a"},
+]
+
+
+@st.composite
+def mutated_schema(draw: st.DrawFn) -> dict[str, Any]:
+    """A schema that is meant well, with a few places changed, lost or doubled."""
+    schema: dict[str, Any] = copy.deepcopy(draw(st.sampled_from(VALID)))
+    for _ in range(draw(st.integers(0, 3))):
+        places = list(places_of(schema))
+        if not places:
+            break
+        inside, at = draw(st.sampled_from(places))
+        do = draw(st.sampled_from(["change", "lose", "swap"]))
+        if do == "change":
+            inside[at] = draw(st.recursive(scalars, nested, max_leaves=4))
+        elif do == "lose":
+            del inside[at]
+        else:
+            other, there = draw(st.sampled_from(places))
+            if there in other if isinstance(other, dict) else there < len(other):
+                inside[at] = copy.deepcopy(other[there])
+    return schema
+
+
+def places_of(value: Any) -> Iterator[tuple[Any, Any]]:
+    for at, inner in list(value.items()) if isinstance(value, dict) else list(enumerate(value)):
+        yield value, at
+        if isinstance(inner, dict | list):
+            yield from places_of(inner)
+
+
+ANY_SCHEMA = st.dictionaries(st.sampled_from(KEYWORDS), st.recursive(scalars, nested, max_leaves=12), max_size=6)
+
+
 @example({"type": "array", "minItems": -1})
-@given(st.dictionaries(st.sampled_from(KEYWORDS), st.recursive(scalars, nested, max_leaves=12), max_size=6))
+@given(ANY_SCHEMA | mutated_schema() | mutated_schema())
 def test_any_schema_is_rewritten_or_refused(schema: dict[str, Any]) -> None:
     for rewrite in (accepted_parameters, accepted_schema):
         try:
