@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "reliability.md"
 MAX_RETRIES = 1
 ANSWER = "the answer"
 
@@ -162,11 +163,70 @@ LANGCHAIN = {
     "StreamInterruptedError": "ModelConnectionError",
 }
 
+_LOAD, _CLIENTS, _FUZZ = "tests/test_load.py", "tests/workersai/test_clients.py", "tests/fuzz/test_parsers.py"
+# What else is promised, and the tests of it.
+OTHERS: list[tuple[str, list[str]]] = [
+    (
+        (
+            "2,000 calls, 200 at once, of which one in ten fails (429, 502, cuts, stalls, errors in the midst): each "
+            "is answered or told, no task, socket, thread, request or response is left, and memory is back to where it was"
+        ),
+        [f"{_LOAD}::test_two_thousand_calls_two_hundred_at_once"],
+    ),
+    (
+        "threads share one client, also over such failures",
+        [
+            f"{_LOAD}::test_threads_that_share_a_client",
+            f"{_CLIENTS}::test_one_client_serves_many_threads_over_one_pool",
+        ],
+    ),
+    (
+        "event loops one after the other, and in several threads at once",
+        [
+            f"{_CLIENTS}::test_one_async_client_serves_several_event_loops_one_after_the_other",
+            f"{_CLIENTS}::test_one_async_client_serves_event_loops_of_several_threads_at_once",
+        ],
+    ),
+    ("a fork after use", [f"{_CLIENTS}::test_a_forked_process_makes_connections_of_its_own"]),
+    ("a client that nobody closes", [f"{_CLIENTS}::test_an_unclosed_client_leaves_no_warning_behind"]),
+    (
+        (
+            "a reader that leaves early, a task that is cancelled, a callback that raises: the server sees the "
+            "connection closed, and the next call succeeds"
+        ),
+        [
+            f"{_CLIENTS}::test_leaving_a_stream_early_closes_its_connection_and_leaves_the_client_usable",
+            "tests/test_reliability.py::test_a_cancelled_task_leaves_its_model_usable",
+            (
+                "tests/langchain_workersai/test_callbacks.py"
+                "::test_a_callback_that_raises_ends_the_stream_and_closes_its_connection"
+            ),
+        ],
+    ),
+    (
+        "a server that sends a byte now and then, in the head, between two chunks or in the body, meets the deadline",
+        ["tests/workersai/test_deadline.py::test_who_sends_a_byte_now_and_then_meets_the_deadline"],
+    ),
+    (
+        (
+            "whatever bytes come, as a stream or at once: an answer made of what was sent, or an error of ours (`make "
+            "fuzz`: 100,000 streams, and 120,000 replies, texts and schemas)"
+        ),
+        [
+            f"{_FUZZ}::test_a_stream_gives_only_text_that_was_sent",
+            f"{_FUZZ}::test_where_a_stream_is_cut_makes_no_difference",
+            f"{_FUZZ}::test_a_whole_reply_is_an_answer_or_our_error",
+            f"{_FUZZ}::test_of_a_broken_text_no_other_call_is_made",
+            f"{_FUZZ}::test_any_schema_is_rewritten_or_refused",
+        ],
+    ),
+]
+
 _HEAD = """# What becomes of each failure
 
 Each row is a failure that `workersai serve --fault FAULT` produces, and `LocalServer(faults=...)`. It is met by a whole
-call and by a stream, sync and async, through LangChain and through LlamaIndex: eight cells, each of them the test
-`tests/test_reliability.py::test_each_failure_is_told` with the fault in its name. This page is written by
+call and by a stream, sync and async, through LangChain and through LlamaIndex: eight cells, each of them a test, such
+as `tests/test_reliability.py::test_each_failure_is_told[3040-langchain-async-stream]`. This page is written by
 `python -m tests.reliability`, and a test holds it to the table that the cells are checked against.
 
 - **error**: the class of `workersai.errors`. Through LangChain it is LangChain's own as well, in the table below.
@@ -192,6 +252,13 @@ the tests `tests/test_reliability.py::test_a_deadline_is_kept`.
 
 """
 
+_OTHERS = """
+## Under load, and at the edges
+
+| what | tests |
+| --- | --- |
+"""
+
 _CLASSES = """
 ## LangChain's own classes
 
@@ -204,7 +271,8 @@ def page() -> str:
     """The page, as the repository has it."""
     classes = [f"| `{ours}` | `{theirs}` |" for ours, theirs in LANGCHAIN.items()]
     table, late = _table(CASES, "`timeout`"), _table(DEADLINE_CASES, "`deadline`")
-    return _HEAD + table + _DEADLINE + late + _CLASSES + "\n".join(classes) + "\n"
+    others = [f"| {what} | {', '.join(f'`{test}`' for test in tests)} |\n" for what, tests in OTHERS]
+    return _HEAD + table + _DEADLINE + late + _OTHERS + "".join(others) + _CLASSES + "\n".join(classes) + "\n"
 
 
 def _table(cases: list[Case], bound: str) -> str:

@@ -1,6 +1,7 @@
 """Each failure, through each framework, sync and async, whole and streamed: the cells of ``docs/reliability.md``."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
@@ -10,11 +11,23 @@ from langchain_core import exceptions as langchain
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.reliability import ANSWER, CASES, DEADLINE_CASES, LANGCHAIN, MAX_RETRIES, PAGE, Case, Outcome, page
+from tests.reliability import (
+    ANSWER,
+    CASES,
+    DEADLINE_CASES,
+    LANGCHAIN,
+    MAX_RETRIES,
+    OTHERS,
+    PAGE,
+    ROOT,
+    Case,
+    Outcome,
+    page,
+)
 from tests.support import connection
 from workersai import errors, retries
 from workersai.errors import WorkersAIError
-from workersai.local import Answer, LocalServer
+from workersai.local import Answer, Gate, LocalServer
 from workersai.local.faults import CODES, refusal
 
 PIECES = ["It ", "is ", "sunny, ", "and ", "it ", "will ", "be ", "so ", "for ", "a ", "while."]
@@ -120,6 +133,28 @@ def test_a_deadline_is_kept(case: Case, way: str) -> None:
     assert ("longer than its deadline" in str(met)) != expected.in_time
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if "async" in way])
+def test_a_cancelled_task_leaves_its_model_usable(way: str) -> None:
+    gate = Gate()
+    model, call = WAYS[way]
+    scripted = [Answer(pieces=PIECES, hold={1: gate}), Answer(pieces=PIECES)]
+    with LocalServer(scripted) as server:
+        llm = model(**connection(server))
+
+        async def main() -> str:
+            task = asyncio.create_task(call(llm))
+            await asyncio.to_thread(gate.wait_until_reached)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.to_thread(server.requests[0].wait)
+            text: str = await call(llm)
+            return text
+
+        assert asyncio.run(main()) == TEXT
+        assert [record.wait() for record in server.requests] == ["disconnected", "complete"]
+
+
 def outcome(case: Case, expected: Outcome, way: str, **bounds: float) -> Any:
     """What a call ends in that meets the fault each time; the next one must succeed."""
     model, call = WAYS[way]
@@ -151,6 +186,12 @@ def check(met: Any, expected: Outcome, way: str) -> None:
 
 def test_no_code_of_the_wire_page_is_left_out() -> None:
     assert {str(code) for code in CODES} <= {case.fault for case in CASES}
+
+
+@pytest.mark.parametrize("named", [test for _, tests in OTHERS for test in tests])
+def test_the_page_names_tests_that_there_are(named: str) -> None:
+    file, _, name = named.partition("::")
+    assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE)
 
 
 def test_the_page_is_the_table() -> None:

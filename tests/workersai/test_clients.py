@@ -318,19 +318,36 @@ def test_a_cancelled_task_closes_its_connection(serve: Serve) -> None:
 
 
 def test_an_unclosed_client_leaves_no_warning_behind(serve: Serve) -> None:
-    Client(**connection(serve(lambda _: "ok"))).run("hi")
-    gc.collect()
+    server = serve(lambda request: Answer(pieces=iter(lambda: "word ", None)) if request.stream else "ok")
+    Client(**connection(server)).run("hi")
+    next(Client(**connection(server)).stream("hi"))
+
+    async def main() -> None:
+        client = AsyncClient(**connection(server))
+        await client.run("hi")
+        await anext(client.stream("hi"))
+
+    asyncio.run(main())
+    gc.collect()  # a warning would fail the test
+    assert [record.wait() for record in server.requests] == ["complete", "disconnected"] * 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_makes_connections_of_its_own(serve: Serve) -> None:
     server = serve(lambda request: f"you said {request.prompt}")
+    asynchronous = AsyncClient(**connection(server))
+
+    async def answers(asked: str) -> list[str]:
+        return [(await asynchronous.run(asked)).text for _ in range(20)]
+
     with Client(**connection(server)) as client:
         client.run("warm")
+        asyncio.run(answers("warm"))
         child = os.fork()
         asked = "child" if child == 0 else "parent"
         right = all(client.run(asked).text == f"you said {asked}" for _ in range(20))
+        right = right and asyncio.run(answers(asked)) == [f"you said {asked}"] * 20
         if child == 0:
             os._exit(0 if right else 1)
         assert right
