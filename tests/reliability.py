@@ -169,7 +169,8 @@ OTHERS: list[tuple[str, list[str]]] = [
     (
         (
             "2,000 calls, 200 at once, of which one in ten fails (429, 502, cuts, stalls, errors in the midst): each "
-            "is answered or told, no task, socket, thread, request or response is left, and memory is back to where it was"
+            "is answered or told, no task, socket, thread, request or response is left, and memory is back to where it "
+            "was"
         ),
         [f"{_LOAD}::test_two_thousand_calls_two_hundred_at_once"],
     ),
