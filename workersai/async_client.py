@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -23,7 +22,7 @@ from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
 from workersai.settings import Settings
-from workersai.transport import build, error_from_httpx, head_of, new_pool
+from workersai.transport import POOL_LOCK, build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
 
@@ -91,13 +90,12 @@ class _Pools:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()  # loops run in threads of their own
         self._by_loop: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None, None]]] = {}
 
     async def get(self) -> httpx.AsyncClient:
         """The running loop's pool, made where there is none yet."""
         loop = asyncio.get_running_loop()
-        with self._lock:
+        with POOL_LOCK:  # loops run in threads of their own
             pool = self._by_loop.get(loop)
             if pool is not None:
                 return pool[0]
@@ -110,7 +108,7 @@ class _Pools:
 
     async def aclose(self) -> None:
         """Closes the running loop's pool and forgets the others, whose loops close them."""
-        with self._lock:
+        with POOL_LOCK:
             _, keeper = self._by_loop.pop(asyncio.get_running_loop(), (None, None))
             self._by_loop = {}
         if keeper is not None:

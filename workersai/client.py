@@ -23,7 +23,7 @@ from workersai.pacing import Limiter
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
-from workersai.transport import build, error_from_httpx, head_of, new_pool
+from workersai.transport import POOL_LOCK, build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class Client(BaseClient[httpx.Client]):
     def close(self) -> None:
         """Closes the connection pool; the client can't be used after that."""
         self._closed = True
-        with _POOL_LOCK:
+        with POOL_LOCK:
             http, self._http = self._http, None
         if http is not None:
             http.close()
@@ -123,7 +123,7 @@ class Client(BaseClient[httpx.Client]):
         self._check_open()
         if self._given_http_client is not None:
             return self._given_http_client
-        with _POOL_LOCK:
+        with POOL_LOCK:
             # A forked process may not use its parent's connections: the two would read each other's answers.
             if self._http is None or self._process != os.getpid():
                 self._http, self._process = new_pool(httpx.Client, self.settings), os.getpid()
@@ -131,13 +131,6 @@ class Client(BaseClient[httpx.Client]):
                 # A client that nobody closes closes its pool when it is collected, or when the program ends.
                 weakref.finalize(self, self._http.close)
             return self._http
-
-
-_POOL_LOCK = threading.Lock()  # only held to look up a pool, or to make one
-if hasattr(os, "register_at_fork"):  # held for the fork, so that no child finds it held by a thread that is not there
-    os.register_at_fork(
-        before=_POOL_LOCK.acquire, after_in_parent=_POOL_LOCK.release, after_in_child=_POOL_LOCK.release
-    )
 
 
 class _Exchange(Generic[T]):

@@ -20,6 +20,7 @@ logger = logging.getLogger("workersai")
 
 _MOST_CALLS = 1_000_000
 _WORTH_A_WORD = 1.0  # seconds
+_LONGEST_WAIT = 1e6  # seconds in one piece; about what every platform can wait
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ class Turn:
     told: bool = False
 
     def seconds(self) -> float:
-        """How long there is to wait."""
+        """How long there is to wait, at the least."""
         self.told = False  # before the time is read: what changes from here on is told
-        return max(0.0, self.time - self.clock())
+        return min(max(0.0, self.time - self.clock()), _LONGEST_WAIT)
 
     def move_up(self, at: float) -> None:
         """Takes the time of the one before it."""
@@ -105,13 +106,14 @@ class Limiter:
     def __init__(self, limit: RateLimit, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self._clock = clock
-        self._lock = threading.Lock()
         self._times: deque[float] = deque()  # of those that began lately, and of those that wait
         self._waiting: list[Turn] = []
+        self._leaving: deque[Turn] = deque()
+        self.start_over()
 
     def join(self, wake: Callable[[], object]) -> Turn:
         """The next free turn."""
-        with self._lock:
+        with self._alone():
             now = self._clock()
             self._forget(now)
             full = len(self._times) >= self.limit.calls
@@ -124,18 +126,9 @@ class Limiter:
 
     def leave(self, turn: Turn) -> None:
         """Gives a turn up whose time has not come: each that waits behind it moves up."""
-        with self._lock:
-            now = self._clock()
-            self._forget(now)
-            if turn not in self._waiting:
-                return  # its time has come, and is over for the others as well
-            place = self._waiting.index(turn)
-            behind = self._waiting[place + 1 :]
-            times = [turn.time, *(other.time for other in behind)]
-            del self._waiting[place]
-            self._times.pop()
-            for other, at in zip(behind, times, strict=False):
-                other.move_up(at)
+        self._leaving.append(turn)
+        with self._alone():
+            pass
 
     @contextmanager
     def turn(self, wake: Callable[[], object]) -> Iterator[Turn]:
@@ -151,17 +144,46 @@ class Limiter:
             if not waited:
                 self.leave(turn)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Holds the lock, and at the end lets those go who leave.
+
+        Garbage collection may have somebody leave in the midst of it, in the same thread: that one waits for the end.
+        """
+        with self._lock:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                while self._depth == 1 and self._leaving:
+                    self._let_go(self._leaving.popleft())
+                self._depth -= 1
+
+    def _let_go(self, turn: Turn) -> None:
+        self._forget(self._clock())
+        if turn not in self._waiting:
+            return  # its time has come, and is over for the others as well
+        place = self._waiting.index(turn)
+        behind = self._waiting[place + 1 :]
+        times = [turn.time, *(other.time for other in behind)]
+        del self._waiting[place]
+        self._times.pop()
+        for other, at in zip(behind, times, strict=False):
+            other.move_up(at)
+
+    def start_over(self) -> None:
+        """Forgets who waits, as in a child process: its parent's threads are not there, and one may hold the lock."""
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._times = deque(at for at in self._times if at <= self._clock())
+        self._waiting.clear()
+        self._leaving.clear()
+
     def _forget(self, now: float) -> None:
         while self._waiting and self._waiting[0].time <= now:
             del self._waiting[0]
         while self._times and self._times[0] <= now - self.limit.seconds:
             self._times.popleft()
-
-    def forked(self) -> None:
-        """Forgets, in a child process, who waits in its parent."""
-        self._lock = threading.Lock()
-        self._times = deque(at for at in self._times if at <= self._clock())
-        self._waiting.clear()
 
 
 _limiters: dict[tuple[str | None, str | None], Limiter] = {}
@@ -190,7 +212,7 @@ def _forked() -> None:
     global _LOCK  # noqa: PLW0603 - a thread that is not in the child may hold it
     _LOCK = threading.Lock()
     for limiter in _limiters.values():
-        limiter.forked()
+        limiter.start_over()
 
 
 if hasattr(os, "register_at_fork"):

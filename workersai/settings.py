@@ -37,6 +37,9 @@ class Settings:
         api_token: Default: ``CLOUDFLARE_API_TOKEN``, then ``CF_AI_API_TOKEN``.
         base_url: Default: ``CLOUDFLARE_BASE_URL``, then Cloudflare's. It must be https, unless its host is loopback.
 
+    A pickle of it, or of what holds it, is without the token, which is read from the environment again where it is
+    loaded: worker processes need one of those variables.
+
     Raises:
         ConfigurationError: one is missing, or can't be right.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import threading
 from collections.abc import Mapping
 from email.utils import formatdate
 from functools import cache
@@ -20,6 +22,10 @@ _UNTOUCHED = httpx.Timeout(5)  # httpx's own default, which is too short for a m
 _LONGEST_CONNECT = 10.0  # seconds; a host that is there accepts a connection sooner
 # httpx's own 100 would make a batch of more wait for a connection, and then blame the server.
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+
+POOL_LOCK = threading.Lock()  # only held to look up a pool, or to make one
+if hasattr(os, "register_at_fork"):  # held for the fork, so that no child finds it held by a thread that is not there
+    os.register_at_fork(before=POOL_LOCK.acquire, after_in_parent=POOL_LOCK.release, after_in_child=POOL_LOCK.release)
 
 PoolT = TypeVar("PoolT", httpx.Client, httpx.AsyncClient)
 

@@ -104,6 +104,15 @@ def test_where_one_leaves_those_behind_move_up_and_are_woken() -> None:
     assert limiter.join(nobody).time == clock.now, "a time that is over helps nobody"
 
 
+def test_who_leaves_while_the_line_changes_waits_for_the_end_of_it() -> None:
+    limiter = Limiter(limit(1, 10), Clock())
+    turns = [limiter.join(nobody) for _ in range(3)]
+    with limiter._alone():  # as garbage collection may do it, in the same thread
+        limiter.leave(turns[1])
+        assert turns[2].time == 1_020
+    assert turns[2].time == 1_010
+
+
 def test_all_calls_are_made_and_all_wait_for_their_turn(driver: Driver, serve: Serve) -> None:
     server, shared = serve(lambda request: request.prompt or "?"), limit(2, 0.05)
     began = time.monotonic()
