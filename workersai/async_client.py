@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
+import anyio
 import httpx
 from typing_extensions import Self, Unpack
 
 from workersai import flows
 from workersai.calls import BaseClient, Call, RunOptions
-from workersai.deadline import Deadline
-from workersai.errors import APITimeoutError
-from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
+from workersai.deadline import END_OF_BODY, Deadline
+from workersai.errors import APITimeoutError, WorkersAIError
+from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
 from workersai.pacing import Limiter
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
 from workersai.settings import Settings
-from workersai.transport import POOL_LOCK, build, error_from_httpx, head_of, new_pool
+from workersai.transport import FAILURES, POOL_LOCK, build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
 
@@ -141,39 +142,35 @@ class _Exchange(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._flow.close()
-        await self._release()
+        if self._response is not None and not self._response.is_closed:
+            await _unbroken(self._release())
 
     async def advance(self) -> Emit | Finished[T]:
         """Does the flow's steps until it has something to hand over, or ends."""
         try:
             step = self._flow.send(None)
             while not isinstance(step, Emit):
-                try:
-                    outcome = await self._in_time(step)
-                except httpx.HTTPError as error:
-                    step = self._flow.throw(error_from_httpx(error))
-                except APITimeoutError as error:
-                    step = self._flow.throw(error)
-                else:
-                    step = self._flow.send(outcome)
+                outcome, failure = await self._outcome(step)
+                step = self._flow.send(outcome) if failure is None else self._flow.throw(failure)
         except StopIteration as end:
             return Finished(end.value)
         return step
 
-    async def _in_time(self, step: Step) -> Any:
-        left = self._deadline.left()
-        if left is None or isinstance(step, Wait):  # which looks at it itself; what it calls is not ours to cancel
-            return await self._do(step)
-        import anyio  # noqa: PLC0415 - only for who has a deadline
-
-        with anyio.move_on_after(left) as scope:
-            return await self._do(step)
-        assert scope.cancelled_caught  # noqa: S101 - the only way here
-        raise self._deadline.error()
+    async def _outcome(self, step: Step) -> tuple[Any, WorkersAIError | None]:
+        """What a step gives, or how it failed."""
+        if isinstance(step, Wait):
+            return await self._wait(step), None  # what it calls is not ours to cancel, or to tell of
+        try:
+            deadline = Deadline(END_OF_BODY) if isinstance(step, Drain) else self._deadline
+            return await _unbroken(self._do(step), deadline), None
+        except FAILURES as error:
+            return None, error_from_httpx(error)
+        except APITimeoutError as error:
+            return None, error
 
     async def _do(self, step: Step) -> Any:
         match step:
-            case Receive():
+            case Receive() | Drain():
                 return await anext(self._pieces, b"")
             case Send(request):
                 return await self._send(request)
@@ -183,8 +180,6 @@ class _Exchange(Generic[T]):
                 return await self._release()
             case Turn(limiter):
                 await self._take(limiter)
-            case Wait():
-                return await self._wait(step)
         return None
 
     async def _send(self, request: Request) -> ReplyHead:
@@ -194,8 +189,6 @@ class _Exchange(Generic[T]):
         return head_of(self._response)
 
     async def _take(self, limiter: Limiter) -> None:
-        import anyio  # noqa: PLC0415 - only for who has a rate limit
-
         moved_up, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def wake() -> None:
@@ -218,6 +211,8 @@ class _Exchange(Generic[T]):
         told = None if self._on_retry is None else self._on_retry(retry)
         if inspect.isawaitable(told):
             await told
+        if not self._deadline.leaves(retry.wait):
+            return False
         await asyncio.sleep(retry.wait)
         return True
 
@@ -225,3 +220,36 @@ class _Exchange(Generic[T]):
         response, self._response = self._response, None
         if response is not None:
             await response.aclose()
+
+
+async def _unbroken(work: Coroutine[Any, Any, T], deadline: Deadline | None = None) -> T:
+    """Does some I/O, and lets it clean up when it is cancelled, or when the deadline has come.
+
+    httpcore cleans up inside of anyio's shields, which a task's own ``cancel`` passes through: the connection would be
+    lost to its pool. So the work has a task of its own, and is cancelled by a scope of anyio's.
+
+    Raises:
+        APITimeoutError: the deadline has come.
+    """
+    scope = anyio.move_on_after(None if deadline is None else deadline.left())
+
+    async def inside() -> T | None:
+        with scope:
+            return await work
+        return None
+
+    task = asyncio.ensure_future(inside())
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            scope.cancel()
+    if cancelled is not None:
+        task.exception()  # which nobody asks for any more
+        raise cancelled
+    result = task.result()
+    if scope.cancelled_caught and deadline is not None:
+        raise deadline.error()
+    return cast(T, result)

@@ -15,15 +15,15 @@ from typing_extensions import Self, Unpack
 
 from workersai import flows
 from workersai.calls import BaseClient, Call, RunOptions
-from workersai.deadline import Deadline
-from workersai.errors import APITimeoutError
-from workersai.flows import Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
+from workersai.deadline import END_OF_BODY, Deadline
+from workersai.errors import APITimeoutError, WorkersAIError
+from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
 from workersai.network import HeldTo, hold_to_deadlines
 from workersai.pacing import Limiter
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
-from workersai.transport import POOL_LOCK, build, error_from_httpx, head_of, new_pool
+from workersai.transport import FAILURES, POOL_LOCK, build, error_from_httpx, head_of, new_pool
 
 T = TypeVar("T")
 
@@ -159,27 +159,36 @@ class _Exchange(Generic[T]):
             try:
                 step = self._flow.send(None)
                 while not isinstance(step, Emit):
-                    step = self._after(step)
+                    outcome, failure = self._outcome(step)
+                    step = self._flow.send(outcome) if failure is None else self._flow.throw(failure)
             except StopIteration as end:
                 return Finished(end.value)
             return step
 
-    def _after(self, step: Step) -> Step:
-        """What the flow asks for once it knows the outcome of a step."""
+    def _outcome(self, step: Step) -> tuple[Any, WorkersAIError | None]:
+        """What a step gives, or how it failed."""
+        if isinstance(step, Wait):
+            return self._wait(step), None  # what it calls is not ours to tell of
         try:
+            if isinstance(step, Receive):
+                self._deadline.check()  # before, so that what had come in time is handed over
             outcome = self._do(step)
-        except httpx.HTTPError as error:
-            return self._flow.throw(self._deadline.error() if self._deadline.passed else error_from_httpx(error))
+            if isinstance(step, Send | ReceiveAll):
+                self._deadline.check()
+        except FAILURES as error:
+            failure = error_from_httpx(error)
+            return None, self._deadline.error(failure) if self._deadline.passed else failure
         except APITimeoutError as error:
-            return self._flow.throw(error)
-        if self._deadline.passed and isinstance(step, Send | Receive | ReceiveAll):
-            return self._flow.throw(self._deadline.error())
-        return self._flow.send(outcome)
+            return None, error
+        return outcome, None
 
     def _do(self, step: Step) -> Any:
         match step:
             case Receive():
                 return next(self._pieces, b"")
+            case Drain():
+                with HeldTo(Deadline(END_OF_BODY)):
+                    next(self._pieces, b"")
             case Send(request):
                 return self._send(request)
             case ReceiveAll():
@@ -188,8 +197,6 @@ class _Exchange(Generic[T]):
                 return self._release()
             case Turn(limiter):
                 self._take(limiter)
-            case Wait():
-                return self._wait(step)
         return None
 
     def _send(self, request: Request) -> ReplyHead:
@@ -220,6 +227,8 @@ class _Exchange(Generic[T]):
         step.announce()
         if self._on_retry is not None:
             self._on_retry(retry)
+        if not self._deadline.leaves(retry.wait):
+            return False
         time.sleep(retry.wait)
         return True
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 
-from workersai.errors import APITimeoutError
+from workersai.errors import APITimeoutError, WorkersAIError
+
+END_OF_BODY = 0.1  # seconds that the end of a body may take once the answer is whole
 
 
 class Deadline:
@@ -55,9 +57,11 @@ class Deadline:
                 retryable=False,
             )
 
-    def error(self) -> APITimeoutError:
-        """The error of a call that took longer; no retry of the same call could help."""
-        return APITimeoutError(
+    def error(self, failure: WorkersAIError | None = None) -> APITimeoutError:
+        """The error of a call that took longer, as the failure showed; no retry of the same call could help."""
+        error = APITimeoutError(
             f"The call took longer than its deadline of {self._seconds:g} s. Ask for less, or raise deadline.",
             retryable=False,
         )
+        error.never_sent = failure is not None and failure.never_sent
+        return error

@@ -37,6 +37,11 @@ class Receive:
 
 
 @dataclass(frozen=True)
+class Drain:
+    """Read the end of a body of which nothing is awaited any more, and only if it comes at once."""
+
+
+@dataclass(frozen=True)
 class ReceiveAll:
     """Read the whole body; the outcome is its bytes."""
 
@@ -73,7 +78,7 @@ class Emit:
     deltas: Sequence[Delta]
 
 
-Step = Turn | Send | Receive | ReceiveAll | HangUp | Wait | Emit
+Step = Turn | Send | Receive | Drain | ReceiveAll | HangUp | Wait | Emit
 T = TypeVar("T")
 Flow = Generator[Step, Any, T]
 
@@ -204,7 +209,7 @@ def _receive_into(reader: StreamReader) -> Flow[bytes]:
 def _drain() -> Flow[None]:
     """Reads the end of a body after ``[DONE]``, so that its connection can be used again; nothing can be lost now."""
     try:
-        yield _RECEIVE
+        yield Drain()
     except (APIConnectionError, APITimeoutError) as error:
         logger.debug("The connection ended badly after the whole answer had come: %s", error)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import threading
 from collections.abc import Mapping
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from functools import cache
 from typing import Any, TypeVar
 
@@ -84,12 +85,23 @@ def build(http: httpx.Client | httpx.AsyncClient, request: Request, left: float 
 def head_of(response: httpx.Response) -> ReplyHead:
     """Status and headers of a response; httpx's headers are found in any case."""
     if "retry-after" in response.headers:
-        response.headers.setdefault("date", formatdate(usegmt=True))  # to measure a date by
+        with contextlib.suppress(TypeError, ValueError):  # to measure a date by: the reply's own, or now
+            parsedate_to_datetime(response.headers.get("date", ""))
+            return ReplyHead(status=response.status_code, headers=response.headers)
+        response.headers["date"] = formatdate(usegmt=True)
     return ReplyHead(status=response.status_code, headers=response.headers)
 
 
-def error_from_httpx(error: httpx.HTTPError) -> WorkersAIError:
+FAILURES = (httpx.HTTPError, ssl.SSLError)
+"""What sending and receiving raise; a broken TLS record comes as it is from the async pools."""
+
+
+def error_from_httpx(error: httpx.HTTPError | ssl.SSLError) -> WorkersAIError:
     """The error for a request that got no reply, or not the whole of one; httpx's own is its cause."""
+    if isinstance(error, ssl.SSLError):
+        broken = APIConnectionError(f"The connection's TLS is broken ({error}). Try again.")
+        broken.__cause__ = error
+        return broken
     ours = _error_from_httpx(error)
     unsent = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
     ours.never_sent = isinstance(error, unsent)

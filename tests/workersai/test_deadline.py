@@ -21,8 +21,8 @@ from tenacity import RetryCallState
 from langchain_workersai import ChatWorkersAI
 from langchain_workersai.errors import RateLimitError as InLangChain
 from tests.support import Driver, Serve, connection
-from workersai import AsyncClient, Client, Retry
-from workersai.errors import APITimeoutError, BadRequestError, RateLimitError, ServerError
+from workersai import AsyncClient, Client, CostTracker, Retry
+from workersai.errors import APIConnectionError, APITimeoutError, BadRequestError, RateLimitError, ServerError
 from workersai.local import Answer, Gate, LocalServer, RawReply
 from workersai.retries import backoff
 from workersai.transport import head_of
@@ -157,6 +157,14 @@ def test_the_deadline_bounds_the_wait_for_a_connection_too(serve: Serve) -> None
     assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [({"Retry-After": "1, 3"}, 3), ({"Retry-After": formatdate(usegmt=True), "Date": "soon"}, 0)],
+)
+def test_odd_forms_of_the_wait_are_read(headers: dict[str, str], seconds: float) -> None:
+    assert head_of(httpx.Response(429, headers=headers)).retry_after == seconds
+
+
 @pytest.mark.parametrize(("own", "holds"), [({}, 120), ({"timeout": 7}, 7), ({"timeout": httpx.Timeout(9)}, 9)])
 def test_a_client_of_ones_own_brings_its_timeout_if_it_was_given_one(
     own: dict[str, Any], holds: float, monkeypatch: pytest.MonkeyPatch
@@ -237,6 +245,80 @@ def test_langchains_callbacks_are_told_of_retries(serve: Serve) -> None:
     assert seen(told.states) == [(1, InLangChain), (2, InLangChain)]
     assert seen(also.states) == [(1, InLangChain)]
     assert [event["name"] for event in runs.traced_runs[0].events] == ["start", "retry", "retry", "end"]
+
+
+def test_after_the_whole_answer_nothing_is_waited_for(driver: Driver) -> None:
+    told = HEAD.replace(b"application/json", b"text/event-stream") + b"\r\n"
+    events = b'data: {"response":"Hi"}\n\ndata: [DONE]\n\n'
+
+    def serve() -> None:
+        with listening.accept()[0] as connected:
+            connected.recv(65_536)
+            connected.sendall(told + b"%x\r\n%s\r\n" % (len(events), events))
+            while connected.recv(65_536):  # until the client leaves: the body's end never comes
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=serve)
+        server.start()
+        settings = {"base_url": f"http://127.0.0.1:{listening.getsockname()[1]}", "account_id": "a", "api_token": "t"}
+        assert [delta.text for delta in driver.stream(settings, "hi", timeout=3_600)] == ["Hi", ""]
+        server.join()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_task_that_is_cancelled_at_any_moment_gives_its_connection_back(
+    serve: Serve, *, streamed: bool, warm: bool
+) -> None:
+    server = serve(lambda _: Answer(pieces=["It ", "is ", "sunny."]))
+
+    async def call(client: AsyncClient) -> None:
+        if streamed:
+            async with contextlib.aclosing(client.stream("hi")) as stream:
+                async for _ in stream:
+                    pass
+        else:
+            await client.run("hi")
+
+    async def main() -> None:
+        for moment in range(40):
+            async with httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as http:
+                client = AsyncClient(**connection(server), http_client=http)
+                if warm:
+                    await client.run("hi")
+                task = asyncio.create_task(call(client))
+                for _ in range(moment):
+                    await asyncio.sleep(0.0002 if moment % 2 else 0)
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+                assert (await client.run("hi", deadline=20)).text == "It is sunny."
+
+    asyncio.run(main())
+
+
+def test_what_a_stream_had_brought_before_the_deadline_is_handed_over(serve: Serve) -> None:
+    server = serve(lambda _: Answer(pieces=["one ", "two ", "three"]))
+    with Client(**connection(server)) as client:
+        stream = client.stream("hi", deadline=SECONDS)
+        text = next(stream).text
+        server.requests[0].wait()
+        time.sleep(SECONDS)  # the reader's own time counts
+        with pytest.raises(APITimeoutError, match="longer than its deadline") as caught:
+            text += "".join(delta.text for delta in stream)
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == text
+
+
+def test_a_host_that_is_not_there_costs_nothing_under_a_deadline_either() -> None:
+    with socket.socket() as taken, CostTracker() as cost:
+        taken.bind(("127.0.0.1", 0))  # and listens to nobody
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises((APIConnectionError, APITimeoutError)) as caught:
+            Client(account_id="a", api_token="t", base_url=address).run("hi", deadline=SECONDS, max_retries=0)
+    assert caught.value.never_sent
+    assert cost.calls == 0
 
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n"

@@ -1,6 +1,7 @@
 """TLS: certificates are checked, and a deadline holds there too."""
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -14,7 +15,7 @@ import trustme
 
 from tests.support import Driver
 from workersai import Client, transport
-from workersai.errors import APIConnectionError, APITimeoutError
+from workersai.errors import APIConnectionError, APITimeoutError, StreamInterruptedError
 
 BODY = b'{"result":{"response":"hello"},"success":true}'
 REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY
@@ -96,6 +97,19 @@ def test_a_name_that_is_not_the_certificates_is_refused(driver: Driver, authorit
 def test_whoever_passes_a_client_of_their_own_may_check_nothing(authority: trustme.CA) -> None:
     with serving(authority, answer) as server, httpx.Client(verify=False) as http:  # noqa: S501 - that is the test
         assert Client(**server, http_client=http).run("hi").text == "hello"
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_broken_record_is_a_broken_connection(driver: Driver, authority: trustme.CA) -> None:
+    def break_off(connected: ssl.SSLSocket) -> None:
+        connected.sendall(REPLY[:-10])
+        os.write(connected.fileno(), b"\x17\x03\x03\x00\x20" + b"x" * 32)
+
+    with serving(authority, break_off) as server:
+        with pytest.raises(APIConnectionError):
+            driver.run(server, "hi")
+        with pytest.raises(StreamInterruptedError):
+            driver.stream(server, "hi")
 
 
 @pytest.mark.usefixtures("trusted")

@@ -48,8 +48,8 @@ class ReplyHead:
     def retry_after(self) -> float | None:
         """Seconds to wait by the ``Retry-After`` header, given in seconds or as a date."""
         value = self.headers.get("retry-after", "").strip()
-        if value.isascii() and value.isdigit():
-            return float(value)
+        if re.fullmatch(r"\d+(, *\d+)*", value, re.ASCII):  # more than once where two proxies told it
+            return max(map(float, value.split(",")))
         try:
             # Measured from the reply's own Date: the two clocks need not agree.
             wait = parsedate_to_datetime(value) - parsedate_to_datetime(self.headers.get("date", ""))
@@ -230,7 +230,7 @@ def _choice(choices: Any, head: ReplyHead) -> tuple[dict[str, Any], Any]:
 
 def _message_and_code(entry: Any) -> tuple[str, int | None]:
     if not isinstance(entry, dict):
-        return ("" if entry is None else str(entry)), None
+        entry = {"message": entry}
     message, code = str(entry.get("message") or ""), entry.get("code")
     if isinstance(code, str) and code.isascii() and code.isdigit():
         code = int(code[:9])

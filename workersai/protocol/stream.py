@@ -173,7 +173,7 @@ class StreamReader:
         return deltas
 
     def _event(self, event: bytes, deltas: list[Delta]) -> None:
-        if event == _DONE:
+        if event == _DONE or event.rstrip() == _DONE:
             self._done = True
             return
         payload, has_halves = value_of(event)

@@ -46,13 +46,24 @@ def whole_value_of(data: bytes, *, allow_inf_nan: bool = True) -> Any:
 
 
 def repaired(value: Any) -> Any:
-    """The value with each half of a character replaced by U+FFFD, and two halves that belong together joined."""
+    """The value with each half of a character replaced by U+FFFD, and two halves that belong together joined.
+
+    Raises:
+        ValueError: it is nested too deep.
+    """
+    try:
+        return _repaired(value)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _repaired(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
-        return [repaired(item) for item in value]
+        return [_repaired(item) for item in value]
     if isinstance(value, dict):
-        return {repaired(name): repaired(item) for name, item in value.items()}
+        return {_repaired(name): _repaired(item) for name, item in value.items()}
     return value
 
 

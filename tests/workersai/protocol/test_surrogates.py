@@ -74,6 +74,28 @@ def test_an_error_whose_message_is_cut_inside_a_character_is_that_error() -> Non
         assert "used up \ufffd" in str(told)
 
 
+@pytest.mark.parametrize("form", ['{"error": "%s"}', '{"errors": ["%s"], "success": false}'])
+def test_a_code_in_front_of_words_that_come_alone(form: str) -> None:
+    error = error_from_body((form % "4006: used up").encode(), ReplyHead(status=429, headers={}))
+    assert (type(error), error.code) == (QuotaExceededError, 4006)
+
+
+def test_a_nested_reply_with_a_half_is_an_error_of_ours() -> None:
+    nested = b"[" * 900 + b"]" * 900
+    with pytest.raises(ServerError):
+        whole(b'{"result":{"response":"\\ud800","x":%s}}' % nested)
+    reader = StreamReader(HEAD, ASKED)
+    reader.feed(b'data: {"response":"\\ud800","x":%s}\n\n' % nested)
+    with pytest.raises(ServerError):
+        reader.close()
+
+
+def test_a_blank_behind_the_end_of_a_stream_is_nothing() -> None:
+    reader = StreamReader(HEAD, ASKED)
+    reader.feed(b'data: {"response":"Hi"}\n\ndata: [DONE] \n\n')
+    assert reader.done
+
+
 def test_a_pair_that_two_pieces_of_arguments_share_is_one_character() -> None:
     pieces = ['{"a": "\ud83d', '\ude00", "b": "\ud83d"}']
     calls = [
