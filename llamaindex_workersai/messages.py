@@ -181,13 +181,15 @@ def _message_to_llamaindex(completion: Completion) -> ChatMessage:
 
 
 def _assistant(text: str, calls: Sequence[ToolCallBlock]) -> ChatMessage:
-    blocks: list[ContentBlock] = [TextBlock(text=text)] if text or not calls else []
+    if not calls:
+        return ChatMessage(role=MessageRole.ASSISTANT, content=text)
+    blocks: list[ContentBlock] = [TextBlock(text=text)] if text else []
     # LlamaIndex's memory and programs look here for calls; their blocks are what is read back.
     listed = [{"id": call.tool_call_id, "name": call.tool_name, "arguments": call.tool_kwargs} for call in calls]
     return ChatMessage(
         role=MessageRole.ASSISTANT,
         blocks=[*blocks, *calls],
-        additional_kwargs={"tool_calls": listed} if listed else {},
+        additional_kwargs={"tool_calls": listed},
     )
 
 

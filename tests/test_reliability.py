@@ -164,7 +164,7 @@ def outcome(case: Case, expected: Outcome, way: str, **bounds: float) -> Any:
         assert after == TEXT, "the next call is not harmed"
         assert len(records) == expected.requests + 1
         kept = records[-1].connection == records[-2].connection
-        assert kept == expected.kept
+        assert expected.kept in (None, kept)
         for record in records:
             record.wait()  # the server has seen the end of each: none is left open
     return met

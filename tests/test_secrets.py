@@ -97,12 +97,12 @@ def test_nor_does_a_connection_that_is_refused(driver: Driver) -> None:
     assert TOKEN not in shown(caught.value)
 
 
-def test_nor_does_a_connection_that_takes_no_more_headers(driver: Driver) -> None:
+def test_nor_does_a_connection_that_takes_no_more(driver: Driver) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:  # which reads nothing
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         with pytest.raises(APITimeoutError, match="WriteTimeout") as caught:
             driver.run(
-                {**ACCOUNT, "base_url": address, "max_retries": 0}, "hi", session_affinity="x" * 9_000_000, timeout=0.2
+                {**ACCOUNT, "base_url": address, "max_retries": 0}, "x" * 9_000_000, model="@cf/a/long", timeout=0.2
             )
     assert TOKEN not in shown(caught.value)
 

@@ -7,9 +7,8 @@ import contextlib
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-import anyio
 import httpx
 from typing_extensions import Self, Unpack
 
@@ -18,32 +17,36 @@ from workersai.calls import BaseClient, Call, RunOptions
 from workersai.deadline import END_OF_BODY, Deadline
 from workersai.errors import APITimeoutError, WorkersAIError
 from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
+from workersai.loops import Word, leave, pool_here
 from workersai.pacing import Limiter
+from workersai.pools import Pool
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
-from workersai.settings import Settings
-from workersai.transport import FAILURES, POOL_LOCK, build, error_from_httpx, head_of, new_pool
+from workersai.transport import FAILURES, build, error_from_httpx, head_of, is_plain
+
+if TYPE_CHECKING:
+    from anyio import CancelScope
 
 T = TypeVar("T")
+T2 = TypeVar("T2")
+_NEVER = Deadline(None)
 
 
 class AsyncClient(BaseClient[httpx.AsyncClient]):
     """Calls Workers AI from asyncio; it takes the arguments of :class:`~workersai.Client`.
 
-    A connection pool belongs to its event loop: the client makes one for each loop that it is used on, on first use,
-    so that one client serves several ``asyncio.run`` one after the other. A pool is closed with its loop, by
-    ``aclose``, or by the end of an ``async with`` block.
+    Its connections are aiohttp's, below the API of httpx: httpx's own look through all others at each call, which at
+    hundreds of calls at once is most of the work (``benchmarks/RESULTS.md``). The word ``http_client="httpx"`` chooses
+    httpx's; a client of your own is used as it is.
+
+    Connections belong to their event loop, where all clients share them: at most 1,000 at once, kept for 60 seconds.
+    They are closed with the last client that is closed (by ``aclose``, or the end of an ``async with`` block), or with
+    the loop. One client serves several ``asyncio.run`` one after the other.
     """
 
     _http_kind = httpx.AsyncClient
     _awaits = True
-
-    @property
-    def _pools(self) -> _Pools:
-        # Made on first use, since an unpickled client has none; setdefault gives two threads at once the same.
-        pools: _Pools = self.__dict__.get("_loops") or self.__dict__.setdefault("_loops", _Pools(self.settings))
-        return pools
 
     async def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
         """The whole answer; see :meth:`workersai.Client.run`."""
@@ -69,9 +72,9 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
                     yield delta
 
     async def aclose(self) -> None:
-        """Closes the connection pool of this event loop; the client can't be used after that."""
+        """Closes this loop's connection pool if no other client uses it; this one can't be used after that."""
         self._closed = True
-        await self._pools.aclose()
+        await leave(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,57 +84,23 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     ) -> None:
         await self.aclose()
 
-    async def _pool(self) -> httpx.AsyncClient:
+    async def _pool(self) -> Pool[httpx.AsyncClient]:
         self._check_open()
-        return self._given_http_client or await self._pools.get()
-
-
-class _Pools:
-    """A connection pool for each event loop."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._by_loop: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None, None]]] = {}
-
-    async def get(self) -> httpx.AsyncClient:
-        """The running loop's pool, made where there is none yet."""
-        loop = asyncio.get_running_loop()
-        with POOL_LOCK:  # loops run in threads of their own
-            pool = self._by_loop.get(loop)
-            if pool is not None:
-                return pool[0]
-            self._by_loop = {known: pool for known, pool in self._by_loop.items() if not known.is_closed()}
-            http = new_pool(httpx.AsyncClient, self._settings)
-            keeper = _keep_open(http)
-            self._by_loop[loop] = http, keeper
-        await anext(keeper)
-        return http
-
-    async def aclose(self) -> None:
-        """Closes the running loop's pool and forgets the others, whose loops close them."""
-        with POOL_LOCK:
-            _, keeper = self._by_loop.pop(asyncio.get_running_loop(), (None, None))
-            self._by_loop = {}
-        if keeper is not None:
-            await keeper.aclose()
-
-
-async def _keep_open(http: httpx.AsyncClient) -> AsyncGenerator[None, None]:
-    """Closes the pool when its loop ends: a loop closes the generators that are still open on it, just before."""
-    try:
-        yield
-    finally:
-        await http.aclose()
+        if self._given_pool is not None:
+            return self._given_pool
+        word: Word = "httpx" if self._given_http_client else None
+        return await pool_here(self, self.settings, self._pool_key, word)
 
 
 class _Exchange(Generic[T]):
     """The connection side of one call; the twin of the one in ``client.py``, with the same few lines awaited."""
 
-    def __init__(self, http: httpx.AsyncClient, call: Call, flow: Flow[T]) -> None:
-        self._http = http
+    def __init__(self, pool: Pool[httpx.AsyncClient], call: Call, flow: Flow[T]) -> None:
+        self._pool = pool
         self._on_retry = call.on_retry
         self._flow = flow
         self._deadline = Deadline(call.deadline)
+        self._unguarded = pool.heals and call.deadline is None
         self._response: httpx.Response | None = None
         self._pieces: AsyncIterator[bytes]
 
@@ -142,8 +111,8 @@ class _Exchange(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._flow.close()
-        if self._response is not None and not self._response.is_closed:
-            await _unbroken(self._release())
+        if self._response is not None:
+            await self._whole(self._release())
 
     async def advance(self) -> Emit | Finished[T]:
         """Does the flow's steps until it has something to hand over, or ends."""
@@ -161,12 +130,25 @@ class _Exchange(Generic[T]):
         if isinstance(step, Wait):
             return await self._wait(step), None  # what it calls is not ours to cancel, or to tell of
         try:
+            if self._unguarded and isinstance(step, Receive):  # each piece of most streams: the shortest way
+                return await anext(self._pieces, b""), None
             deadline = Deadline(END_OF_BODY) if isinstance(step, Drain) else self._deadline
-            return await _unbroken(self._do(step), deadline), None
+            return await self._whole(self._do(step), deadline), None
         except FAILURES as error:
-            return None, error_from_httpx(error)
+            return None, error_from_httpx(error, self._request)
         except APITimeoutError as error:
             return None, error
+
+    async def _whole(self, work: Coroutine[Any, Any, T2], deadline: Deadline = _NEVER) -> T2:
+        """Does some I/O within the deadline; cancelled, it gives its connection back."""
+        left = deadline.left()
+        if not self._pool.heals:
+            return await _unbroken(work, deadline)
+        if left is None:
+            return await work
+        with _scope(left):
+            return await work
+        raise deadline.error()
 
     async def _do(self, step: Step) -> Any:
         match step:
@@ -184,8 +166,18 @@ class _Exchange(Generic[T]):
 
     async def _send(self, request: Request) -> ReplyHead:
         await self._release()
-        self._response = await self._http.send(build(self._http, request), stream=True, follow_redirects=False)
-        self._pieces = self._response.aiter_bytes()
+        self._request = build(self._pool, request)
+        http = self._pool.http
+        if not self._pool.ours:
+            self._response = await http.send(self._request, stream=True, follow_redirects=False)
+        else:
+            transport = http._transport_for_url(self._request.url)  # noqa: SLF001 - as in client.py
+            self._response = await transport.handle_async_request(self._request)
+        stream = self._response.stream
+        if self._pool.ours and is_plain(self._response) and isinstance(stream, httpx.AsyncByteStream):
+            self._pieces = aiter(stream)
+        else:
+            self._pieces = self._response.aiter_bytes()
         return head_of(self._response)
 
     async def _take(self, limiter: Limiter) -> None:
@@ -198,7 +190,7 @@ class _Exchange(Generic[T]):
         with limiter.turn(wake) as turn:
             self._deadline.check_turn(turn.seconds())
             while seconds := turn.seconds():
-                with anyio.move_on_after(seconds):
+                with _scope(seconds):
                     await moved_up.wait()
                 moved_up.clear()
 
@@ -222,8 +214,15 @@ class _Exchange(Generic[T]):
             await response.aclose()
 
 
-async def _unbroken(work: Coroutine[Any, Any, T], deadline: Deadline | None = None) -> T:
-    """Does some I/O, and lets it clean up when it is cancelled, or when the deadline has come.
+def _scope(seconds: float | None) -> CancelScope:
+    """A context that is left after so many seconds."""
+    import anyio  # noqa: PLC0415 - only for who has a deadline, a rate limit or plain httpx
+
+    return anyio.move_on_after(seconds)
+
+
+async def _unbroken(work: Coroutine[Any, Any, T2], deadline: Deadline) -> T2:
+    """Does some I/O over httpx's connections, and lets it clean up when it is cancelled, or when the deadline has come.
 
     httpcore cleans up inside of anyio's shields, which a task's own ``cancel`` passes through: the connection would be
     lost to its pool. So the work has a task of its own, and is cancelled by a scope of anyio's.
@@ -231,9 +230,9 @@ async def _unbroken(work: Coroutine[Any, Any, T], deadline: Deadline | None = No
     Raises:
         APITimeoutError: the deadline has come.
     """
-    scope = anyio.move_on_after(None if deadline is None else deadline.left())
+    scope = _scope(deadline.left())
 
-    async def inside() -> T | None:
+    async def inside() -> T2 | None:
         with scope:
             return await work
         return None
@@ -250,6 +249,6 @@ async def _unbroken(work: Coroutine[Any, Any, T], deadline: Deadline | None = No
         task.exception()  # which nobody asks for any more
         raise cancelled
     result = task.result()
-    if scope.cancelled_caught and deadline is not None:
+    if scope.cancelled_caught:
         raise deadline.error()
-    return cast(T, result)
+    return cast(T2, result)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import cached_property
+from typing import Any, Generic, Literal
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
@@ -15,6 +16,7 @@ from workersai.costs import CostTracker, Meter, trackers_here
 from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import Options, call_options
 from workersai.pacing import Limiter, limiter_of
+from workersai.pools import ClientT, Pool, settings_key
 from workersai.protocol.json_mode import JSONMode, ResponseFormat, json_mode_of
 from workersai.protocol.reply import Asked
 from workersai.protocol.request import Input, Request, input_body, run_request
@@ -22,8 +24,6 @@ from workersai.protocol.tools import Offer, ToolChoice, ToolLike, offer_of
 from workersai.retries import OnRetry
 from workersai.settings import DEFAULT_MAX_RETRIES, Settings, hidden
 from workersai.window import fitted
-
-HTTPClientT = TypeVar("HTTPClientT")
 
 
 class RunOptions(Options, total=False):
@@ -66,10 +66,10 @@ class Call:
 _STATE = ("settings", "_defaults", "_on_retry", "_given_http_client", "_closed")  # what a pickle holds
 
 
-class BaseClient(Generic[HTTPClientT]):
+class BaseClient(Generic[ClientT]):
     """What :class:`~workersai.Client` and :class:`~workersai.AsyncClient` are alike in; their arguments stand there."""
 
-    _http_kind: type[HTTPClientT]
+    _http_kind: type[ClientT]
     _awaits: bool
 
     def __init__(
@@ -79,7 +79,7 @@ class BaseClient(Generic[HTTPClientT]):
         api_token: str | SecretStr | None = None,
         base_url: str | None = None,
         settings: Settings | None = None,
-        http_client: HTTPClientT | None = None,
+        http_client: ClientT | Literal["httpx"] | None = None,
         on_retry: OnRetry | None = None,
         **defaults: Unpack[Options],
     ) -> None:
@@ -88,14 +88,14 @@ class BaseClient(Generic[HTTPClientT]):
             raise ConfigurationError("Give either settings, or account_id, api_token and base_url; not both.")
         if settings is not None and not isinstance(settings, Settings):
             raise ConfigurationError(f"settings must be workersai.Settings, not {type(settings).__name__}.")
-        if http_client is not None and not isinstance(http_client, self._http_kind):
+        if not (http_client is None or http_client == "httpx" or isinstance(http_client, self._http_kind)):
             wanted, given = self._http_kind.__name__, type(http_client).__name__
-            raise ConfigurationError(f"http_client must be an httpx.{wanted}, not {given}.")
+            raise ConfigurationError(f"http_client must be an httpx.{wanted} or the word 'httpx', not {given}.")
         self.settings = settings or Settings(account_id=account_id, api_token=api_token, base_url=base_url)
         call_options(defaults)
         self._defaults = defaults
         self._on_retry = self._checked_on_retry(on_retry)
-        self._given_http_client = http_client
+        self._given_http_client: ClientT | Literal["httpx"] | None = http_client
         self._closed = False
 
     def __repr__(self) -> str:
@@ -106,6 +106,15 @@ class BaseClient(Generic[HTTPClientT]):
     def __getstate__(self) -> dict[str, Any]:
         # Without the connection pools: they belong to a process, and are made again on first use.
         return {name: self.__dict__[name] for name in _STATE}
+
+    @cached_property
+    def _given_pool(self) -> Pool[ClientT] | None:
+        given = self._given_http_client
+        return Pool(given) if isinstance(given, self._http_kind) else None
+
+    @cached_property
+    def _pool_key(self) -> tuple[str | None, ...]:
+        return settings_key(self.settings)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -15,15 +14,15 @@ from typing_extensions import Self, Unpack
 
 from workersai import flows
 from workersai.calls import BaseClient, Call, RunOptions
-from workersai.deadline import END_OF_BODY, Deadline
+from workersai.deadline import END_OF_BODY, Deadline, HeldTo
 from workersai.errors import APITimeoutError, WorkersAIError
 from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
-from workersai.network import HeldTo, hold_to_deadlines
 from workersai.pacing import Limiter
+from workersai.pools import Pool, Pools, new_client
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
-from workersai.transport import FAILURES, POOL_LOCK, build, error_from_httpx, head_of, new_pool
+from workersai.transport import FAILURES, build, error_from_httpx, head_of, is_plain
 
 T = TypeVar("T")
 
@@ -37,11 +36,13 @@ class Client(BaseClient[httpx.Client]):
         base_url: Where the service is.
         settings: All three at once, in place of the arguments above.
         http_client: An ``httpx.Client`` of your own, for a proxy, a certificate or a transport; closing it is yours.
+            The word ``"httpx"`` is for :class:`~workersai.AsyncClient`.
         on_retry: Told of each retry of each call that has no ``on_retry`` of its own.
         **defaults: Options for each call that doesn't give its own; see :class:`~workersai.CallOptions`.
 
-    It holds one connection pool, made on first use and closed by ``close``, by the end of a ``with`` block, or
-    with the client itself. Proxy settings in the environment are honoured, as httpx does it.
+    Its connections are made on first use, at most 1,000 at once, and kept for 60 seconds. All clients of a process
+    share them, and they are closed with the last client that is closed (by ``close``, or the end of a ``with`` block),
+    or with the process. Proxy settings in the environment are honoured, as httpx does it.
 
     Raises:
         ConfigurationError: the account or the token is missing, or the base URL can't be right.
@@ -50,8 +51,6 @@ class Client(BaseClient[httpx.Client]):
 
     _http_kind = httpx.Client
     _awaits = False
-    _http: httpx.Client | None = None
-    _process = 0
 
     def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
         """The whole answer to a text (the service's Prompt form) or to messages.
@@ -104,12 +103,10 @@ class Client(BaseClient[httpx.Client]):
                 yield from step.deltas
 
     def close(self) -> None:
-        """Closes the connection pool; the client can't be used after that."""
+        """Closes the connection pool if no other client uses it; this one can't be used after that."""
         self._closed = True
-        with POOL_LOCK:
-            http, self._http = self._http, None
-        if http is not None:
-            http.close()
+        for pool in _POOLS.leave(self):
+            pool.http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -119,28 +116,32 @@ class Client(BaseClient[httpx.Client]):
     ) -> None:
         self.close()
 
-    def _pool(self) -> httpx.Client:
+    def _pool(self) -> Pool[httpx.Client]:
         self._check_open()
-        if self._given_http_client is not None:
-            return self._given_http_client
-        with POOL_LOCK:
-            # A forked process may not use its parent's connections: the two would read each other's answers.
-            if self._http is None or self._process != os.getpid():
-                self._http, self._process = new_pool(httpx.Client, self.settings), os.getpid()
-                hold_to_deadlines(self._http)
-                # A client that nobody closes closes its pool when it is collected, or when the program ends.
-                weakref.finalize(self, self._http.close)
-            return self._http
+        return self._given_pool or _POOLS.get(self._pool_key, self, self._new_pool)
+
+    def _new_pool(self) -> Pool[httpx.Client]:
+        from workersai.network import hold_to_deadlines  # noqa: PLC0415 - its imports take longer than ours
+
+        http = new_client(httpx.Client, self.settings)
+        hold_to_deadlines(http)
+        pool = Pool(http, ours=True)
+        pool.at_exit = weakref.finalize(pool, http.close)
+        return pool
+
+
+_POOLS: Pools[tuple[str | None, ...], httpx.Client] = Pools()
 
 
 class _Exchange(Generic[T]):
     """The connection side of one call: does what the flow asks, and lets go of the response at the end."""
 
-    def __init__(self, http: httpx.Client, call: Call, flow: Flow[T]) -> None:
-        self._http = http
+    def __init__(self, pool: Pool[httpx.Client], call: Call, flow: Flow[T]) -> None:
+        self._pool = pool
         self._on_retry = call.on_retry
         self._flow = flow
         self._deadline = Deadline(call.deadline)
+        self._unbounded = call.deadline is None
         self._response: httpx.Response | None = None
         self._pieces: Iterator[bytes]
 
@@ -155,32 +156,37 @@ class _Exchange(Generic[T]):
 
     def advance(self) -> Emit | Finished[T]:
         """Does the flow's steps until it has something to hand over, or ends."""
-        with HeldTo(self._deadline):
-            try:
-                step = self._flow.send(None)
-                while not isinstance(step, Emit):
-                    outcome, failure = self._outcome(step)
-                    step = self._flow.send(outcome) if failure is None else self._flow.throw(failure)
-            except StopIteration as end:
-                return Finished(end.value)
-            return step
+        try:
+            step = self._flow.send(None)
+            while not isinstance(step, Emit):
+                outcome, failure = self._outcome(step)
+                step = self._flow.send(outcome) if failure is None else self._flow.throw(failure)
+        except StopIteration as end:
+            return Finished(end.value)
+        return step
 
     def _outcome(self, step: Step) -> tuple[Any, WorkersAIError | None]:
         """What a step gives, or how it failed."""
         if isinstance(step, Wait):
             return self._wait(step), None  # what it calls is not ours to tell of
         try:
-            if isinstance(step, Receive):
-                self._deadline.check()  # before, so that what had come in time is handed over
-            outcome = self._do(step)
-            if isinstance(step, Send | ReceiveAll):
-                self._deadline.check()
+            if self._unbounded and isinstance(step, Receive):  # each piece of most streams: the shortest way
+                return next(self._pieces, b""), None
+            with HeldTo(self._deadline):
+                return self._in_time(step), None
         except FAILURES as error:
-            failure = error_from_httpx(error)
+            failure = error_from_httpx(error, self._request)
             return None, self._deadline.error(failure) if self._deadline.passed else failure
         except APITimeoutError as error:
             return None, error
-        return outcome, None
+
+    def _in_time(self, step: Step) -> Any:
+        if isinstance(step, Receive):
+            self._deadline.check()  # before, so that what had come in time is handed over
+        outcome = self._do(step)
+        if isinstance(step, Send | ReceiveAll):
+            self._deadline.check()
+        return outcome
 
     def _do(self, step: Step) -> Any:
         match step:
@@ -201,9 +207,17 @@ class _Exchange(Generic[T]):
 
     def _send(self, request: Request) -> ReplyHead:
         self._release()
-        built = build(self._http, request, self._deadline.left())
-        self._response = self._http.send(built, stream=True, follow_redirects=False)
-        self._pieces = self._response.iter_bytes()
+        self._request = build(self._pool, request, self._deadline.left())
+        http = self._pool.http
+        if not self._pool.ours:
+            self._response = http.send(self._request, stream=True, follow_redirects=False)
+        else:  # past httpx's cookies, redirects, auth and hooks, none of which our own pools have
+            self._response = http._transport_for_url(self._request.url).handle_request(self._request)  # noqa: SLF001
+        stream = self._response.stream
+        if self._pool.ours and is_plain(self._response) and isinstance(stream, httpx.SyncByteStream):
+            self._pieces = iter(stream)
+        else:
+            self._pieces = self._response.iter_bytes()
         return head_of(self._response)
 
     def _all_pieces(self) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
@@ -47,8 +47,10 @@ class ConnectedModel(CallOptions):
     http_client: httpx.Client | None = Field(default=None, frozen=True, exclude=True, repr=False)
     """An httpx client of your own for sync calls; closing it is up to you."""
 
-    http_async_client: httpx.AsyncClient | None = Field(default=None, frozen=True, exclude=True, repr=False)
-    """The same for async calls."""
+    http_async_client: httpx.AsyncClient | Literal["httpx"] | None = Field(
+        default=None, frozen=True, exclude=True, repr=False
+    )
+    """The same for async calls; or the word ``"httpx"`` for connections of httpx's own in place of aiohttp's."""
 
     _client: Client = PrivateAttr()
     _async_client: AsyncClient = PrivateAttr()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from workersai.calls import Call
 from workersai.costs import Meter
@@ -71,7 +71,7 @@ class Wait:
         logger.info("Trying again in %.2f s (%d of %d): %s", retry.wait, retry.attempt, self.most, retry.error)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen, which would take twice the time: each piece of a stream makes one
 class Emit:
     """Hand these deltas to the caller."""
 
@@ -137,7 +137,7 @@ def _paid_for(before: Usage | None, completion: Completion) -> Completion:
     return replace(completion, usage=both)
 
 
-def stream(call: Call) -> Flow[None]:
+def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece pays for each generator on its way
     """One streamed answer, tried again only as long as nothing of it has been handed over.
 
     In JSON Mode, which does not stream, it is the whole answer at once.
@@ -155,7 +155,12 @@ def stream(call: Call) -> Flow[None]:
             reader = yield from _open_stream(call, meter)
             try:
                 while not (reader.ended or reader.done):
-                    data = yield from _receive_into(reader)
+                    try:
+                        data: bytes = yield _RECEIVE
+                    except (APIConnectionError, APITimeoutError) as error:
+                        if reader.finished:
+                            break  # what was lost is the usage at the most
+                        _break_off(reader, error)
                     if not data:
                         break
                     deltas = reader.feed(data)
@@ -192,18 +197,12 @@ def _receive_all(head: ReplyHead) -> Flow[bytes]:
     return body
 
 
-def _receive_into(reader: StreamReader) -> Flow[bytes]:
-    """The next bytes for the reader; what goes wrong on the way keeps what has arrived."""
-    try:
-        data: bytes = yield _RECEIVE
-    except (APIConnectionError, APITimeoutError) as error:
-        if reader.finished:
-            return b""  # what was lost is the usage at the most
-        if isinstance(error, APIConnectionError):
-            raise reader.interruption() from error
-        reader.add_to(error)
-        raise
-    return data
+def _break_off(reader: StreamReader, error: APIConnectionError | APITimeoutError) -> NoReturn:
+    """Fails with what has arrived of a stream that went wrong on the way."""
+    if isinstance(error, APIConnectionError):
+        raise reader.interruption() from error
+    reader.add_to(error)
+    raise error
 
 
 def _drain() -> Flow[None]:

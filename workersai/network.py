@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any
 
 import httpcore
 import httpx
 from typing_extensions import override
 
-from workersai.deadline import Deadline
+from workersai.deadline import here
 
 _A_MOMENT = 0.001  # seconds; a timeout of none at all would not even try
 _SLICE = 65_536  # bytes to write under one timeout
-
-
-class _Here(threading.local):
-    """What this thread waits for; a call does all its waiting in the thread that makes it."""
-
-    deadline: Deadline | None = None
-
-
-_here = _Here()
-
-
-class HeldTo:
-    """A context in which no wait on a socket of this thread outlasts the deadline."""
-
-    __slots__ = ("_before", "_deadline")
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
-
-    def __enter__(self) -> None:
-        self._before, _here.deadline = _here.deadline, self._deadline
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _here.deadline = self._before
 
 
 def hold_to_deadlines(http: httpx.Client) -> None:
@@ -59,7 +31,7 @@ def hold_to_deadlines(http: httpx.Client) -> None:
 
 def _within(seconds: float | None) -> float | None:
     """The seconds of a wait, as far as the deadline leaves them."""
-    left = None if _here.deadline is None else _here.deadline.left()
+    left = None if here.deadline is None else here.deadline.left()
     if left is None:
         return seconds
     return max(_A_MOMENT, left if seconds is None else min(seconds, left))
@@ -92,17 +64,32 @@ class _Backend(httpcore.NetworkBackend):
 
 
 class _Stream(httpcore.NetworkStream):
+    """A socket that is held to the deadline.
+
+    httpcore writes a request's head and its body apart, and nothing at its end. Each would be a packet of its own,
+    which wakes the server for the head alone: so what is short is held until the end, or until something is read.
+    """
+
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
+        self._held = b""
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _within(timeout))
+        if self._held:
+            self._write_held(timeout)
+        return self._stream.read(max_bytes, timeout if here.deadline is None else _within(timeout))
 
     @override
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), _SLICE):
-            self._stream.write(buffer[start : start + _SLICE], _within(timeout))
+        self._held += buffer
+        if not buffer or len(self._held) > _SLICE:
+            self._write_held(timeout)
+
+    def _write_held(self, timeout: float | None) -> None:
+        held, self._held = self._held, b""
+        for start in range(0, len(held), _SLICE):
+            self._stream.write(held[start : start + _SLICE], _within(timeout))
 
     @override
     def close(self) -> None:
@@ -112,6 +99,7 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
+        self._write_held(timeout)
         return _Stream(self._stream.start_tls(ssl_context, server_hostname, _within(timeout)))
 
     @override

@@ -266,38 +266,6 @@ def test_after_the_whole_answer_nothing_is_waited_for(driver: Driver) -> None:
         server.join()
 
 
-@pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize("warm", [True, False])
-def test_a_task_that_is_cancelled_at_any_moment_gives_its_connection_back(
-    serve: Serve, *, streamed: bool, warm: bool
-) -> None:
-    server = serve(lambda _: Answer(pieces=["It ", "is ", "sunny."]))
-
-    async def call(client: AsyncClient) -> None:
-        if streamed:
-            async with contextlib.aclosing(client.stream("hi")) as stream:
-                async for _ in stream:
-                    pass
-        else:
-            await client.run("hi")
-
-    async def main() -> None:
-        for moment in range(40):
-            async with httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as http:
-                client = AsyncClient(**connection(server), http_client=http)
-                if warm:
-                    await client.run("hi")
-                task = asyncio.create_task(call(client))
-                for _ in range(moment):
-                    await asyncio.sleep(0.0002 if moment % 2 else 0)
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-                assert (await client.run("hi", deadline=20)).text == "It is sunny."
-
-    asyncio.run(main())
-
-
 def test_what_a_stream_had_brought_before_the_deadline_is_handed_over(serve: Serve) -> None:
     server = serve(lambda _: Answer(pieces=["one ", "two ", "three"]))
     with Client(**connection(server)) as client:

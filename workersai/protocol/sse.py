@@ -7,6 +7,8 @@ the events mean. Only ``data`` fields are kept: the service uses no event names,
 from __future__ import annotations
 
 _BOM = b"\xef\xbb\xbf"
+_BEGIN, _END = b"data: ", b"\n\n"
+_BETWEEN = _END + _BEGIN
 
 
 class SSEDecoder:
@@ -24,6 +26,12 @@ class SSEDecoder:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of each event that ``chunk`` completes, in order; often none."""
+        if chunk.startswith(_BEGIN) and chunk.endswith(_END) and not (self._tail or self._data or self._after_cr):
+            # Whole events of one line each, as the service writes them: nearly all chunks are such.
+            events = chunk[len(_BEGIN) : -len(_END)].split(_BETWEEN)
+            if chunk.count(b"\n") == len(_END) * len(events) and b"\r" not in chunk:
+                self._at_start = False
+                return events
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")

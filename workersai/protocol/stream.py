@@ -28,6 +28,7 @@ from workersai.protocol.surrogates import Halves, HalvesOfCalls, repaired, value
 from workersai.protocol.values import Completion, Delta, ToolCallDelta, Usage
 
 _DONE = b"[DONE]"
+_OF_TEXT = frozenset({"response", "tool_calls", "p"})
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:")
 _STREAM = re.compile(rb":|(data|event|id|retry)[:\r\n]")
@@ -52,6 +53,7 @@ class StreamReader:
         self._leaks = asked.leaks()
         self._calls = asked.assembler()
         self._native_calls = False
+        self._unfiltered = not asked.stop and not asked.offer.callable_names  # text is shown as it comes
         self._halves = Halves()
         self._halves_of_calls = HalvesOfCalls()
         self._has_halves = False
@@ -83,7 +85,9 @@ class StreamReader:
 
     def feed(self, data: bytes) -> list[Delta]:
         """The deltas that ``data`` completes. A failure found in it shows in ``ended``, and ``close`` raises it."""
-        return self._take(self._sniff(data) if self._sniffing else data)
+        if self._sniffing or self._whole is not None:
+            return self._take(self._sniff(data) if self._sniffing else data)
+        return self._read(self._events.feed(data))
 
     def close(self) -> list[Delta]:
         """The last deltas, once no more bytes come: held-back text, then one with the usage and the finish.
@@ -177,7 +181,13 @@ class StreamReader:
             self._done = True
             return
         payload, has_halves = value_of(event)
+        if self._unfiltered and not has_halves and type(payload) is dict and payload.keys() <= _OF_TEXT:
+            text = payload.get("response")
+            if type(text) is str and not payload.get("tool_calls"):
+                self._show(text, deltas)  # nearly all events are such
+                return
         self._has_halves |= has_halves
+        self._unfiltered &= not has_halves
         failure = error_of(repaired(payload) if has_halves else payload, self._head)
         if failure is not None:
             raise failure
@@ -215,7 +225,7 @@ class StreamReader:
     def _show(self, text: str, deltas: list[Delta]) -> None:
         if text:
             self._text.append(text)
-            deltas.append(Delta(text=text))
+            deltas.append(Delta.of_text(text))
 
     def _call(self, wires: list[dict[str, Any]], deltas: list[Delta]) -> None:
         deltas.extend(Delta(tool_call=call) for call in self._calls.add(wires))

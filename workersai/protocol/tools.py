@@ -45,6 +45,9 @@ class Offer:
     nullable: Mapping[str, Node] = field(default_factory=dict)
 
 
+_NO_OFFER = Offer()
+
+
 def offer_of(sources: Sequence[ToolLike] | None, choice: ToolChoice | None, *, same_twice: bool = False) -> Offer:
     """What a request offers. ``same_twice`` lets a tool pass that stands there twice.
 
@@ -52,6 +55,8 @@ def offer_of(sources: Sequence[ToolLike] | None, choice: ToolChoice | None, *, s
         BadRequestError: a tool has no name, or one that another has; its parameters are no JSON Schema of an object;
             the choice names none of the tools.
     """
+    if sources is None and choice is None:
+        return _NO_OFFER
     tools = tools_of(sources, same_twice=same_twice)
     names = [tool.name for tool in tools]
     accepted = [accepted_parameters(tool.parameters, f"tool {tool.name!r}", closed=tool.strict) for tool in tools]

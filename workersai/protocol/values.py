@@ -138,3 +138,10 @@ class Delta:
     usage: Usage | None = None
     finish_reason: str | None = None
     completion: Completion | None = None
+
+    @classmethod
+    def of_text(cls, text: str) -> Delta:
+        """A piece of text. What is not set is the class's default; a stream has thousands, which all pay."""
+        delta = object.__new__(cls)
+        object.__setattr__(delta, "text", text)
+        return delta
