@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import AsyncDriver, Driver, Serve, SyncDriver
+from workersai.client import _POOLS
 from workersai.local import LocalServer
 
 # For ``make fuzz``; the tests of tests/fuzz take their share of it.
@@ -26,6 +27,14 @@ def _without_credentials() -> Iterator[None]:
         for name in () if LIVE else VARIABLES:
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _connections_of_its_own() -> Iterator[None]:
+    """No test finds connections that one before it left open: what is forgotten without being closed stays open."""
+    yield
+    for pool in _POOLS.drop(lambda _: True):
+        pool.http.close()
 
 
 @pytest.fixture
