@@ -16,6 +16,7 @@ from workersai.pools import Pool, new_client
 from workersai.settings import Settings
 
 _SLICE = 65_536  # bytes
+_LONGEST_HEADER = 65_536  # bytes; a gateway's or a policy's may be longer than aiohttp's own 8,190
 
 
 def new_pool(settings: Settings) -> Pool[httpx.AsyncClient]:
@@ -75,8 +76,11 @@ class _Transport(AiohttpTransport):
             keepalive_timeout=self.limits.keepalive_expiry,
             ssl=self.ssl_context,
         )
-        # Cookies would tie calls to each other.
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),  # cookies would tie calls to each other
+            max_field_size=_LONGEST_HEADER,
+        )
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -85,7 +89,8 @@ class _Transport(AiohttpTransport):
                 return await super().handle_async_request(request)
             return await self._sent_in_slices(request)
         except aiohttp.ClientError as error:  # which is not translated: a reply that is no HTTP
-            raise httpx.RemoteProtocolError(str(error), request=request) from error
+            told = " ".join(str(getattr(error, "message", error)).split())
+            raise httpx.RemoteProtocolError(told, request=request) from error
 
     async def _sent_in_slices(self, request: httpx.Request) -> httpx.Response:
         """Sends a long body, each slice of it within httpx's timeout for writing, which aiohttp doesn't have."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import httpx
@@ -183,48 +184,47 @@ def test_a_long_body_arrives_whole(driver: Driver, serve: Serve) -> None:
     assert server.requests[0].body["prompt"] == prompt
 
 
-def test_a_request_is_one_packet() -> None:
-    """A head of its own would wake the server for nothing."""
-    body = b'{"result":{"response":"ok"},"success":true}'
+@contextlib.contextmanager
+def answering(head: bytes, body: bytes, received: list[bytes]) -> Iterator[dict[str, Any]]:
+    """A server that answers one call with just these bytes; gives the arguments that point a client at it."""
 
     def serve() -> None:
         with listening.accept()[0] as connected:
             received.append(connected.recv(65_536))
-            connected.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            told = b"HTTP/1.1 200 OK\r\n" + head + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+            connected.sendall(told + body)
 
-    received: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = threading.Thread(target=serve)
         server.start()
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with Client(account_id="a", api_token="t", base_url=address) as client:
-            assert client.run("hi").text == "ok"
+        yield {"base_url": f"http://127.0.0.1:{listening.getsockname()[1]}", "account_id": "a", "api_token": "t"}
         server.join()
+
+
+WHOLE = b'{"result":{"response":"ok"},"success":true}'
+EVENTS = b'data: {"response":"ok"}\n\ndata: [DONE]\n\n'
+
+
+def test_a_request_is_one_packet(driver: Driver) -> None:
+    """A head of its own would wake the server for nothing."""
+    received: list[bytes] = []
+    with answering(b"", WHOLE, received) as settings:
+        assert driver.run(settings, "hi").text == "ok"
     assert received[0].endswith(b'{"prompt":"hi","max_tokens":4096}')
 
 
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_body_that_comes_compressed_is_read(driver: Driver, *, streamed: bool) -> None:
-    said = (
-        b'data: {"response":"ok"}\n\ndata: [DONE]\n\n' if streamed else b'{"result":{"response":"ok"},"success":true}'
-    )
-    body = gzip.compress(said)
-    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-
-    def serve() -> None:
-        with listening.accept()[0] as connected:
-            asked.append(connected.recv(65_536))
-            connected.sendall(head + body)
-
-    asked: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = threading.Thread(target=serve)
-        server.start()
-        settings = {"base_url": f"http://127.0.0.1:{listening.getsockname()[1]}", "account_id": "a", "api_token": "t"}
+    received: list[bytes] = []
+    with answering(b"content-encoding: gzip\r\n", gzip.compress(EVENTS if streamed else WHOLE), received) as settings:
         text = driver.stream(settings, "hi")[0].text if streamed else driver.run(settings, "hi").text
-        server.join()
     assert text == "ok"
-    assert b"gzip" in asked[0]
+    assert b"gzip" in received[0]
+
+
+def test_a_long_header_is_read(driver: Driver) -> None:
+    with answering(b"content-security-policy: " + b"x" * 50_000 + b"\r\n", WHOLE, []) as settings:
+        assert driver.run(settings, "hi").text == "ok"
 
 
 def test_a_piece_of_text_is_a_delta_like_any_other() -> None:
