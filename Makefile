@@ -23,7 +23,7 @@ fuzz: $(READY)  ## 220,000 random streams, replies, texts and schemas; the tests
 bench: $(BENCH)/.ready  ## everything side by side with other packages: a quarter of an hour; writes benchmarks/RESULTS.md
 	$(BENCH)/bin/python -m benchmarks.run
 
-bench-quick: $(BENCH)/.ready  ## the most telling part, without the others, in less than a minute; writes nothing
+bench-quick: $(BENCH)/.ready  ## the most telling part, once each, in less than a minute; writes nothing
 	$(BENCH)/bin/python -m benchmarks.run --quick
 
 record: $(READY)  ## recordings of each kind of exchange, from Cloudflare with credentials, else from the local server

@@ -64,13 +64,13 @@ class Measure:
 
 
 def _calls(at_once: int, *, warm: bool, quick: bool) -> Measure:
-    most = {16: 600, 100: 1_000, 500: 1_500, 1_000: 2_000}[at_once]
+    most = {16: 600, 100: 1_000, 500: 1_500, 1_000: 2_000}[at_once] // (2 if quick else 1)
     return Measure(
         f"async calls, {at_once:,} at once, {'warm' if warm else 'cold'}",
         "calls",
         "calls/s",
         "per_second",
-        {"at_once": at_once, "most": most, "seconds": 2 if quick else 4, "warm": warm},
+        {"at_once": at_once, "most": most, "seconds": 1 if quick else 4, "warm": warm},
         higher=True,
         sync=False,
         aim=rates,
@@ -133,12 +133,13 @@ def measures(*, quick: bool) -> list[Measure]:
         for at_once in ((16, 500) if quick else (16, 100, 500, 1_000))
         for warm in ((False,) if quick else (False, True))
     ]
+    at_once, pieces = (100, 50) if quick else (300, 200)
     streams = Measure(
-        "300 streams at once, of 200 pieces",
+        f"{at_once} streams at once, of {pieces} pieces",
         "streams",
         "pieces/s",
         "per_second",
-        {"at_once": 100 if quick else 300, "pieces": 50 if quick else 200, "seconds": 3 if quick else 10},
+        {"at_once": at_once, "pieces": pieces, "seconds": 1 if quick else 10},
         higher=True,
         sync=False,
         aim=rates,
@@ -148,9 +149,9 @@ def measures(*, quick: bool) -> list[Measure]:
     common = [
         *calls,
         streams,
-        *_both("a piece of a stream", "piece", 1.2, times, {"pieces": 500}, over=False),
-        *_both("one call", "call", 1.2, times, {"times": 40}, over=False),
-        *_both("first piece, over httpx", "first", 1.2, above_wire, {"times": 40}, over=True),
+        *_both("a piece of a stream", "piece", 1.2, times, {"pieces": 200 if quick else 500}, over=False),
+        *_both("one call", "call", 1.2, times, {"times": 20 if quick else 40}, over=False),
+        *_both("first piece, over httpx", "first", 1.2, above_wire, {"times": 20 if quick else 40}, over=True),
     ]
     if quick:
         return common

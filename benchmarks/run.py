@@ -141,7 +141,7 @@ def main() -> None:
     measures = plan.measures(quick=options.quick)
     repeats = 1 if options.quick else options.repeats
     with (FOLDER / "bench.log").open("w", encoding="utf-8") as log, serving() as address:
-        results = _run(measures, address, repeats, peers=not (options.quick or options.no_peers), log=log)
+        results = _run(measures, address, repeats, peers=not options.no_peers, log=log)
     for family in FAMILIES:
         print(f"\n{table(family, measures, results)}")
     if not (options.quick or options.no_peers):
