@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workersai.catalog import CATALOG
+from workersai.local.batches import Batches, Item, items_of
 from workersai.local.catalogue import search_models
 from workersai.local.engine import Engine, GenerationRequest
 from workersai.local.exchange import Desk, Exchange
@@ -25,12 +26,12 @@ from workersai.local.faulty import FaultySend, StalledError
 from workersai.local.openai import OpenAIDialect, error_body, request_from_openai
 from workersai.local.reading import request_from_body
 from workersai.local.records import RequestLog, RequestRecord
-from workersai.local.validation import Json, body_from_json, check_run_body
+from workersai.local.validation import Json, body_from_json, check_batch_body, check_run_body
 from workersai.local.wire import (
     UNEXPECTED,
     NativeDialect,
     WireError,
-    bad_input,
+    envelope,
     error_envelope,
     ray,
     to_json,
@@ -47,7 +48,7 @@ _TWIN = "/ai/v1/"
 _MOST_BYTES = 10_000_000
 TRANSPORT = "workersai.transport"
 """The key of a request's connection in its scope."""
-_RECORD, _CONTENT = "workersai.record", "workersai.content"
+_RECORD, _CONTENT, _FAULT = "workersai.record", "workersai.content", "workersai.fault"
 
 
 class LocalApp:
@@ -59,10 +60,21 @@ class LocalApp:
         account_id: The one account that it serves.
         log: Where each request is recorded.
         faults: Which replies fail.
+        batch_delay: Seconds that a batch stays queued.
     """
 
-    def __init__(self, engine: Engine, *, api_token: str, account_id: str, log: RequestLog, faults: FaultPlan) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        api_token: str,
+        account_id: str,
+        log: RequestLog,
+        faults: FaultPlan,
+        batch_delay: float = 0.0,
+    ) -> None:
         self.desk = Desk(engine, asyncio.Semaphore(engine.slots))
+        self._batches = Batches(self.desk, delay=batch_delay)
         self._engine = engine
         self._api_token = api_token
         self._account_id = account_id
@@ -97,6 +109,7 @@ class LocalApp:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         record: RequestRecord = scope[_RECORD]
         watch, fault = _ReplyWatch(record, send), self._faults.fault_for(record)
+        scope[_FAULT] = fault
         if fault is None:
             await watch.answer(self._routes, scope, receive)
         else:
@@ -105,9 +118,11 @@ class LocalApp:
     async def _run(self, request: Request) -> Response:
         self._admit(request)
         model = _known(request.path_params["model"])
-        if request.query_params.get("queueRequest") == "true":
-            raise bad_input("Async Batch is not served locally yet")
         body = _body(request)
+        if "request_id" in body:
+            return _json(200, envelope(self._batches.poll(body["request_id"], model)))
+        if request.query_params.get("queueRequest") == "true":
+            return await self._submit(request, body, model)
         check_run_body(body)
         affine = _names_a_session(request)
         wanted = request_from_body(body, model=model, session_affinity=affine)
@@ -115,6 +130,14 @@ class LocalApp:
         dialect = NativeDialect(json_mode=wanted.json_schema is not None, tell_cached=affine)
         busy = bool(body.get("options", {}).get("rejectIfBusy"))
         return Exchange(self.desk, wanted, dialect, request.scope[_RECORD], reject_if_busy=busy)
+
+    async def _submit(self, request: Request, body: Json, model: str) -> Response:
+        check_batch_body(body)
+        items = [
+            Item(await self._in_window(request_from_body(asked, model=model)), reference)
+            for asked, reference in items_of(body)
+        ]
+        return _json(200, envelope(self._batches.submit(items, model, request.scope.get(_FAULT))))
 
     async def _chat(self, request: Request) -> Response:
         self._admit(request)
@@ -142,6 +165,13 @@ class LocalApp:
             raise WireError(401, 10000, "Authentication error")
         if request.path_params["account_id"] != self._account_id:
             raise WireError(403, 10000, "Authentication error: this token is not for that account")
+
+    async def _in_window(self, wanted: GenerationRequest) -> GenerationRequest | WireError:
+        try:
+            await self._check_window(wanted)
+        except WireError as error:
+            return error
+        return wanted
 
     async def _check_window(self, wanted: GenerationRequest) -> None:
         total = await self._engine.count_tokens(wanted) + wanted.max_tokens

@@ -131,14 +131,14 @@ class Exchange(Response):
             self._desk.seat(or_refuse=self._reject_if_busy),
             aclosing(self._desk.engine.generate(self._request)) as events,
         ):
-            notes, first = await _opening(events)
+            notes, first = await opening(events)
             headers = {NOTE_HEADER: note_header(notes)} if notes else {}
             if isinstance(first, RawReply):
                 await self._raw(first)
             elif self._request.stream:
                 await self._stream(first, events, headers)
             else:
-                answer = await _collected(first, events, notes)
+                answer = await collected(first, events, notes)
                 await self._whole(200, to_json(self._dialect.whole(answer)), headers)
 
     async def _whole(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
@@ -192,7 +192,7 @@ async def _cancelled(*tasks: asyncio.Task[None]) -> None:
         await asyncio.wait(tasks)
 
 
-async def _opening(events: AsyncGenerator[Event, None]) -> tuple[tuple[str, ...], Event]:
+async def opening(events: AsyncGenerator[Event, None]) -> tuple[tuple[str, ...], Event]:
     """The notes, and the first event that is none."""
     notes: list[str] = []
     async for event in events:
@@ -214,7 +214,8 @@ async def _until_end(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[
     raise EngineError("the engine stopped without an end.")
 
 
-async def _collected(first: Event, rest: AsyncIterator[Event], notes: tuple[str, ...]) -> Answer:
+async def collected(first: Event, rest: AsyncIterator[Event], notes: tuple[str, ...]) -> Answer:
+    """The whole answer."""
     events = [event async for event in _until_end(first, rest)]
     return Answer(
         text="".join(event.text for event in events if isinstance(event, TextPiece)),

@@ -12,7 +12,19 @@ from typing import Literal
 from workersai.local.records import RequestRecord
 
 Kind = Literal[
-    "code", "error", "html", "empty", "stall", "cut", "end", "garbage", "event", "whole", "dribble", "content-type"
+    "code",
+    "error",
+    "html",
+    "empty",
+    "stall",
+    "cut",
+    "end",
+    "garbage",
+    "event",
+    "whole",
+    "dribble",
+    "content-type",
+    "item",
 ]
 
 _OVERFLOW = (
@@ -63,6 +75,7 @@ _DEFAULTS: Mapping[Kind, str] = {
     "whole": "",
     "dribble": "0.01",
     "content-type": "text/plain",
+    "item": "3040",
 }
 
 
@@ -114,6 +127,7 @@ _VALID: Mapping[Kind, tuple[Callable[[str], bool], str]] = {
         f"seconds, below {_LONGEST_PAUSE}",
     ),
     "content-type": (_is_label, "a media type, as in text/plain"),
+    "item": ((lambda value: value == "lost" or _LISTED[0](value)), "a code of the service, or the word lost"),
 }
 
 
@@ -137,16 +151,17 @@ class Fault:
     ``whole``               the whole reply at once where a stream was asked for
     ``dribble:0.01``        the body byte by byte, so many seconds apart
     ``content-type:x/y``    the right reply under a wrong label
+    ``item:3040``           the items of a batch fail with that code; ``item:lost`` leaves them out of its reply
     ======================  =====================================================================================
 
-    The values above are those that ``error``, ``html``, ``empty``, ``event`` and ``dribble`` have by themselves; the
-    others have 0, and ``content-type`` has ``text/plain``. Of a body with fewer bytes than a fault lets through,
-    nothing is lost.
+    The values above are those that ``error``, ``html``, ``empty``, ``event``, ``dribble`` and ``item`` have by
+    themselves; the others have 0, and ``content-type`` has ``text/plain``. Of a body with fewer bytes than a fault
+    lets through, nothing is lost.
 
     Args:
         kind: The word in front; ``"code"`` for a number.
         value: What stands behind it.
-        share: Of the replies, those that fail; ``3040@0.1`` is one in ten.
+        share: Of the replies, those that fail; ``3040@0.1`` is one in ten. Of ``item``, it is the share of the items.
 
     Raises:
         ValueError: the kind can't have that value, or the share is not above 0 and at most 1.
@@ -223,7 +238,9 @@ class FaultPlan:
         """
         with self._lock:
             fault = _fault(self._choose(record), "What the function given as faults returns")
-            return fault if fault is not None and self._dice.random() < fault.share else None
+            if fault is None or fault.kind == "item":  # which of its items fail is decided for each of them
+                return fault
+            return fault if self._dice.random() < fault.share else None
 
 
 def any_of(specs: Sequence[str]) -> Faults:
@@ -232,7 +249,9 @@ def any_of(specs: Sequence[str]) -> Faults:
     Raises:
         ValueError: one is no fault, or the shares are more than the whole.
     """
-    faults, dice = [Fault.parse(spec) for spec in specs], random.Random(1)  # noqa: S311
+    given, dice = [Fault.parse(spec) for spec in specs], random.Random(1)  # noqa: S311
+    faults = [fault for fault in given if fault.kind != "item"]
+    of_items = next((fault for fault in given if fault.kind == "item"), None)
     if sum(fault.share for fault in faults) > 1.000_001:  # noqa: PLR2004 - rounded
         raise ValueError("The shares of all faults together are more than 1: give each its share, as in 3040@0.1.")
 
@@ -242,7 +261,7 @@ def any_of(specs: Sequence[str]) -> Faults:
             thrown -= fault.share
             if thrown < 0:
                 return replace(fault, share=1.0)
-        return None
+        return of_items
 
     return choose
 

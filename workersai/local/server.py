@@ -48,6 +48,8 @@ class LocalServer:
         faults: Which replies fail, and how: as :class:`workersai.local.Fault` says; one for all of them, a list
             for one after the other; or a function of the request. Default: none.
         model_path: The GGUF file that :class:`SmolLM` is to run in place of its own.
+        batch_delay: Seconds that each batch of the Async Batch API stays queued before its work begins. Its answers
+            come in no order, and are kept until 1,000 younger batches have come.
 
     Raises:
         ValueError: both ``engine`` and ``model_path`` are given, or a fault is none.
@@ -63,8 +65,10 @@ class LocalServer:
         account_id: str = DEFAULT_ACCOUNT_ID,
         faults: Faults | None = None,
         model_path: str | os.PathLike[str] | None = None,
+        batch_delay: float = 0.0,
     ) -> None:
         self.engine = _engine_from(engine, model_path)
+        self._batch_delay = batch_delay
         self.api_token = api_token
         self.account_id = account_id
         self._faults = FaultPlan(faults)
@@ -171,6 +175,7 @@ class LocalServer:
                 account_id=self.account_id,
                 log=self._log,
                 faults=self._faults,
+                batch_delay=self._batch_delay,
             )
             self._serving = _Serving(app, self._ready)
             if self._closing.is_set():

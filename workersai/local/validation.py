@@ -70,6 +70,31 @@ def check_run_body(body: Json) -> None:
     _check_response_format(body)
 
 
+def check_batch_body(body: Json) -> None:
+    """Lets the body of an Async Batch pass that the service accepts.
+
+    Raises:
+        WireError: anything about it is wrong (5006), with the place and the reason.
+    """
+    if body.keys() != {"requests"}:
+        raise bad_input("a batch has 'requests', and nothing else")
+    check_against_schema(body, "requests")
+    if not body["requests"]:
+        raise bad_input("'/requests' must NOT have fewer than 1 items")
+    listed = _validator("requests").schema["properties"]["requests"]["items"]["properties"]  # type: ignore[index]
+    for index, item in enumerate(body["requests"]):
+        place = f"/requests/{index}"
+        if "prompt" not in item:
+            raise bad_input(f"'{place}' must have required property 'prompt'")
+        unknown = item.keys() - listed
+        if unknown:
+            raise bad_input(f"'{place}/{min(unknown)}' is not a field of a batch's request")
+        if item.get("stream"):
+            raise bad_input(f"'{place}/stream' must be false: a batch does not stream")
+        _check_max_tokens(item, place)
+        _check_response_format(item, place)
+
+
 def check_against_schema(body: Json, form: str) -> None:
     """Holds ``body`` against the published schema of one form.
 
@@ -105,8 +130,8 @@ def _is_unicode(text: str) -> bool:
 
 def _form(body: Json) -> str:
     """``prompt`` or ``messages``."""
-    if "requests" in body or "request_id" in body:
-        raise bad_input("Async Batch is not served locally yet")
+    if "requests" in body:
+        raise bad_input("a batch is submitted with ?queueRequest=true")
     forms = [key for key in ("prompt", "messages") if key in body]
     if len(forms) == 2:  # noqa: PLR2004 - there are two
         raise bad_input("a request has either 'prompt' or 'messages', not both")
@@ -158,10 +183,10 @@ def _complaint(error: ValidationError) -> str:
     return templates[str(error.validator)].format(wanted)
 
 
-def _check_max_tokens(body: Json) -> None:
+def _check_max_tokens(body: Json, place: str = "") -> None:
     # The schema names no lower bound; an answer of no tokens is none.
     if body.get("max_tokens", 1) < 1:
-        raise bad_input("'/max_tokens' must be >= 1")
+        raise bad_input(f"'{place}/max_tokens' must be >= 1")
 
 
 def _check_options(options: Any) -> None:
@@ -220,20 +245,19 @@ def check_tool_choice(body: Json) -> None:
         raise bad_input("'/tool_choice/function/name' must be equal to the name of one of the tools")
 
 
-def _check_response_format(body: Json) -> None:
+def _check_response_format(body: Json, place: str = "") -> None:
     wanted = body.get("response_format")
     if wanted is None:
         return
     if "type" not in wanted:
-        raise bad_input("'/response_format' must have required property 'type'")
+        raise bad_input(f"'{place}/response_format' must have required property 'type'")
     if body.get("stream"):
         raise bad_input("'/stream' must be false: JSON Mode does not stream")
     if wanted["type"] == "json_schema":
-        _check_bare_schema(wanted.get("json_schema"))
+        _check_bare_schema(wanted.get("json_schema"), f"'{place}/response_format/json_schema'")
 
 
-def _check_bare_schema(schema: Any) -> None:
-    place = "'/response_format/json_schema'"
+def _check_bare_schema(schema: Any, place: str) -> None:
     if not isinstance(schema, dict):
         raise bad_input(f"{place} must be a JSON Schema")
     # The service does not understand OpenAI's envelope (wire page, "Requests"), and would constrain nothing.

@@ -177,21 +177,6 @@ def test_a_lora_is_3039(echo: LocalServer) -> None:
         assert "my-finetune" in message
 
 
-@pytest.mark.parametrize(
-    ("query", "body"),
-    [
-        ("?queueRequest=true", {"requests": [{"prompt": "hi"}]}),
-        ("?queueRequest=true", PROMPT),
-        ("", {"requests": [{"prompt": "hi"}]}),
-        ("", {"request_id": "768f"}),
-    ],
-)
-def test_async_batch_is_refused_in_plain_words(echo: LocalServer, query: str, body: dict[str, Any]) -> None:
-    status, code, message = error_of(post(echo, run_url(echo) + query, body))
-    assert (status, code) == (400, 5006)
-    assert "Async Batch is not served locally" in message
-
-
 def test_a_scripted_refusal_is_sent_as_it_is(serve: Serve) -> None:
     assert error_of(run(serve([Refusal(3036, "no more neurons", 429)]), PROMPT)) == (429, 3036, "no more neurons")
 
