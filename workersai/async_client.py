@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -27,6 +27,8 @@ from workersai.transport import FAILURES, build, error_from_httpx, head_of, is_p
 
 if TYPE_CHECKING:
     from anyio import CancelScope
+
+    from workersai.batch import AsyncBatch, BatchOptions, RequestLike
 
 T = TypeVar("T")
 T2 = TypeVar("T2")
@@ -50,11 +52,8 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
 
     async def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
         """The whole answer; see :meth:`workersai.Client.run`."""
-        call = self._prepare(model_input, options)
-        async with _Exchange(await self._pool(), call, flows.run(call)) as exchange:
-            end = await exchange.advance()
-        assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
-        return end.value
+        call = self.prepare(model_input, options)
+        return await self._pump(call, flows.run(call))
 
     def stream(self, model_input: Input, /, **options: Unpack[RunOptions]) -> AsyncGenerator[Delta, None]:
         """The answer in pieces; see :meth:`workersai.Client.stream`.
@@ -62,7 +61,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         Leaving early closes the connection when the generator is closed: use ``contextlib.aclosing`` where that must
         not wait for the event loop to notice.
         """
-        call = self._prepare(model_input, options, stream=True)
+        call = self.prepare(model_input, options, stream=True)
         return self._stream(call)
 
     async def _stream(self, call: Call) -> AsyncGenerator[Delta, None]:
@@ -70,6 +69,26 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
             while isinstance(step := await exchange.advance(), Emit):
                 for delta in step.deltas:
                     yield delta
+
+    def batch(
+        self,
+        requests: Iterable[RequestLike] | AsyncIterable[RequestLike] | None = None,
+        /,
+        **options: Unpack[BatchOptions],
+    ) -> AsyncBatch:
+        """The results of any number of requests, which may come from an async iterable, too.
+
+        See :meth:`workersai.Client.batch`.
+        """
+        from workersai.batch import AsyncBatch, job_of  # noqa: PLC0415 - SQLite, for who needs it
+
+        return AsyncBatch(job_of(self, requests, options), requests or (), self._pump)
+
+    async def _pump(self, call: Call, flow: Flow[T]) -> T:
+        async with _Exchange(await self._pool(), call, flow) as exchange:
+            end = await exchange.advance()
+        assert isinstance(end, Finished)  # noqa: S101 - it emits nothing
+        return end.value
 
     async def aclose(self) -> None:
         """Closes this loop's connection pool if no other client uses it; this one can't be used after that."""

@@ -127,7 +127,19 @@ class BaseClient(Generic[ClientT]):
             raise BadRequestError("on_retry is a coroutine function, which only an AsyncClient can await.")
         return on_retry
 
-    def _prepare(self, model_input: Input, given: RunOptions, *, stream: bool = False) -> Call:
+    @property
+    def defaults(self) -> Options:
+        """The options that each call has unless it gives its own."""
+        return self._defaults
+
+    def prepare(self, model_input: Input, given: RunOptions, *, stream: bool = False) -> Call:
+        """A call of this client, checked and ready; for what drives the flows.
+
+        Raises:
+            BadRequestError: the input, a tool or an option is not one that the service takes.
+            ContextWindowExceededError: the prompt doesn't fit.
+            RuntimeError: the client was closed.
+        """
         self._check_open()
         rest: dict[str, Any] = {**self._defaults, **given}
         offer = offer_of(rest.pop("tools", None), rest.pop("tool_choice", None))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import httpx
 from typing_extensions import Self, Unpack
@@ -23,6 +23,9 @@ from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
 from workersai.transport import FAILURES, build, error_from_httpx, head_of, is_plain
+
+if TYPE_CHECKING:
+    from workersai.batch import Batch, BatchOptions, RequestLike
 
 T = TypeVar("T")
 
@@ -80,11 +83,8 @@ class Client(BaseClient[httpx.Client]):
             RuntimeError: the client was closed.
             WorkersAIError: the call failed; see :mod:`workersai.errors` for the kinds.
         """
-        call = self._prepare(model_input, options)
-        with _Exchange(self._pool(), call, flows.run(call)) as exchange:
-            end = exchange.advance()
-        assert isinstance(end, Finished)  # noqa: S101 - a run emits nothing
-        return end.value
+        call = self.prepare(model_input, options)
+        return self._pump(call, flows.run(call))
 
     def stream(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Generator[Delta, None, None]:
         """The answer in pieces, as it is written; the last delta has the usage and the finish reason.
@@ -94,13 +94,50 @@ class Client(BaseClient[httpx.Client]):
         with what had arrived in the error's ``partial``. JSON Mode does not stream on the service: with a
         ``response_format`` the whole answer comes in one piece.
         """
-        call = self._prepare(model_input, options, stream=True)
+        call = self.prepare(model_input, options, stream=True)
         return self._stream(call)
 
     def _stream(self, call: Call) -> Generator[Delta, None, None]:
         with _Exchange(self._pool(), call, flows.stream(call)) as exchange:
             while isinstance(step := exchange.advance(), Emit):
                 yield from step.deltas
+
+    def batch(self, requests: Iterable[RequestLike] | None = None, /, **options: Unpack[BatchOptions]) -> Batch:
+        """The results of any number of requests, by the service's Async Batch API where it fits, else by single calls.
+
+        Each request is checked before any is sent, and nothing is sent before the first result is asked for.
+
+        Args:
+            requests: Texts, messages, :class:`~workersai.batch.BatchRequest`, or dicts with ``prompt`` or ``messages``
+                and, beside it, ``external_reference``, ``metadata`` and options. They are read once, some hundreds
+                at a time. None: those of the journal.
+            **options: Those of :meth:`run`, for all requests, and those of :class:`~workersai.batch.BatchOptions`.
+                ``rate_limit`` is by default the account's, 300 in a minute; None for none. It holds for submissions
+                and polls, too.
+
+        A failure that is worth it is tried again (``max_retries``), a failed item of a batch in a later batch. What
+        remains is a result with its ``error``. An error that no request would escape (a wrong token, the quota, the
+        budget, no network) stops the job, and is raised once what is under way has ended. A batch of which it is not
+        known whether the service took it is sent again and may be billed twice: this is in the log as a warning, and
+        in ``progress.unclear_parts``.
+
+        Raises:
+            BadRequestError: a setting or an option can't be right; from the first result: requests can't be sent, each
+                told with its row.
+            JournalError: from the first result: the journal is of other requests or options, in use, or can't be
+                written.
+            ConfigurationError: the journal is of another account, or a budget can't be kept.
+            WorkersAIError: from a result: the job was stopped.
+        """
+        from workersai.batch import Batch, job_of  # noqa: PLC0415 - SQLite, for who needs it
+
+        return Batch(job_of(self, requests, options), requests or (), self._pump)
+
+    def _pump(self, call: Call, flow: Flow[T]) -> T:
+        with _Exchange(self._pool(), call, flow) as exchange:
+            end = exchange.advance()
+        assert isinstance(end, Finished)  # noqa: S101 - it emits nothing
+        return end.value
 
     def close(self) -> None:
         """Closes the connection pool if no other client uses it; this one can't be used after that."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -115,6 +116,12 @@ class CostTracker:
             last = len(inside) - 1 - inside[::-1].index(self)
             _inside.set(inside[:last] + inside[last + 1 :])
 
+    @property
+    def left(self) -> float:
+        """US dollars of the budget that are neither spent nor kept for calls under way; infinite without a budget."""
+        with self._lock:
+            return math.inf if self.budget is None else self.budget - self._cost - self._held
+
     def hold(self, dollars: float, why: str) -> None:
         """Keeps so much of the budget for a call that is about to be sent.
 
@@ -137,17 +144,17 @@ class CostTracker:
         with self._lock:
             self._held -= dollars
 
-    def settle(self, dollars: float, usage: Usage | None) -> None:
-        """Counts an answered call; what was kept for one of unknown cost stays kept."""
+    def settle(self, dollars: float, usage: Usage | None, *, calls: int = 1) -> None:
+        """Counts an answered call, or those of a batch; what was kept for one of unknown cost stays kept."""
         cost = None if usage is None else usage.cost_usd
         with self._lock:
-            self._calls += 1
+            self._calls += calls
             if usage is not None:
                 self._prompt_tokens += usage.prompt_tokens
                 self._completion_tokens += usage.completion_tokens
                 self._cached_tokens += usage.cached_tokens
             if cost is None:
-                self._unpriced_calls += 1
+                self._unpriced_calls += calls
             else:
                 self._cost += cost
                 self._held -= dollars

@@ -98,6 +98,10 @@ class ConfigurationError(WorkersAIError):
     """
 
 
+class JournalError(WorkersAIError):
+    """The journal of a batch job can't be used: it is another job's, in use, damaged, or can't be written."""
+
+
 class AuthenticationError(WorkersAIError):
     """The token is missing, wrong or expired."""
 

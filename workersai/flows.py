@@ -113,14 +113,14 @@ def _run_once(call: Call) -> Flow[Completion]:
         with call.meter() as meter:
             head: ReplyHead = yield Send(call.request)
             meter.refused = not head.ok
-            body = yield from _receive_all(head)
+            body = yield from receive_all(head)
             if not head.ok:
                 raise error_from_body(body, head)
             completion = completion_from_body(body, head, call.asked)
             meter.usage = completion.usage
         return completion
 
-    return (yield from _retried(call, attempt, lambda: True))
+    return (yield from retried(call, attempt, lambda: True))
 
 
 def _paid_for(before: Usage | None, completion: Completion) -> Completion:
@@ -176,18 +176,18 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
         if reader.done:
             yield from _drain()
 
-    yield from _retried(call, attempt, lambda: nothing_emitted)
+    yield from retried(call, attempt, lambda: nothing_emitted)
 
 
 def _open_stream(call: Call, meter: Meter) -> Flow[StreamReader]:
     head: ReplyHead = yield Send(call.request)
     meter.refused = not head.ok
     if not head.ok:
-        raise error_from_body((yield from _receive_all(head)), head)
+        raise error_from_body((yield from receive_all(head)), head)
     return StreamReader(head, call.asked)
 
 
-def _receive_all(head: ReplyHead) -> Flow[bytes]:
+def receive_all(head: ReplyHead) -> Flow[bytes]:
     """The whole body; what goes wrong on the way is known by the head, which had come."""
     try:
         body: bytes = yield _RECEIVE_ALL
@@ -213,7 +213,8 @@ def _drain() -> Flow[None]:
         logger.debug("The connection ended badly after the whole answer had come: %s", error)
 
 
-def _retried(call: Call, attempt: Callable[[], Flow[T]], may_retry: Callable[[], bool]) -> Flow[T]:
+def retried(call: Call, attempt: Callable[[], Flow[T]], may_retry: Callable[[], bool]) -> Flow[T]:
+    """What an attempt gives, which is made again after a failure that is worth it, as often as the call says."""
     tries = 0
     while True:
         try:

@@ -190,6 +190,12 @@ _limiters: dict[tuple[str | None, str | None], Limiter] = {}
 _LOCK = threading.Lock()  # only held to look up a limiter, or to make one
 
 
+def limiter_of_account(account_id: str) -> Limiter:
+    """The limiter that all calls of an account share, with the service's own numbers where none were given yet."""
+    with _LOCK:
+        return _limiters.setdefault((None, account_id), Limiter(RateLimit()))
+
+
 def limiter_of(limit: RateLimit, account_id: str) -> Limiter:
     """The one limiter of this process for a limit.
 

@@ -83,6 +83,21 @@ def json_mode_of(source: ResponseFormat | None) -> JSONMode | None:
     raise BadRequestError(f"{_WHERE}: its type must be 'json_object' or 'json_schema', got {kind!r}.")
 
 
+def response_format_to_json(source: ResponseFormat) -> dict[str, Any]:
+    """A response format as JSON can hold it: classes become the schemas that they stand for.
+
+    Raises:
+        BadRequestError: a class is none that a schema can be made of.
+    """
+    if isinstance(source, type):
+        return dict(json_schema_of(source, _WHERE))
+    told = dict(source)
+    for name in ("json_schema", "schema"):
+        if isinstance(told.get(name), type | Mapping):
+            told[name] = response_format_to_json(told[name])
+    return told
+
+
 def _by_schema(schema: Node, *, closed: bool = False) -> JSONMode:
     accepted = accepted_schema(schema, _WHERE, closed=closed)
     if accepted.schema["type"] != "object":

@@ -85,7 +85,15 @@ def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completi
     Raises:
         WorkersAIError: the failure that the reply tells of; :class:`ServerError` for one that can't be read.
     """
-    result = _result(_payload(body, head), head)
+    return completion_of(result_of(body, head), head, asked)
+
+
+def completion_of(result: Mapping[str, Any], head: ReplyHead, asked: Asked) -> Completion:
+    """The answer in the result of a reply.
+
+    Raises:
+        ServerError: it has none that can be read.
+    """
     choices = result.get("choices")
     if choices is not None:
         message, finish = _choice(choices, head)
@@ -93,7 +101,7 @@ def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completi
     elif "response" in result or "tool_calls" in result:
         text, wires, finish = text_of(result.get("response")), result.get("tool_calls"), None
     else:
-        raise _unreadable("has neither an answer nor an error in it", head)
+        raise unreadable("has neither an answer nor an error in it", head)
     text, stopped = before_stop(text, asked.stop)
     finish = "stop" if stopped else finish
     calls = asked.assembler()
@@ -138,7 +146,7 @@ def calls_of(wires: Any, head: ReplyHead) -> list[dict[str, Any]]:
     if not wires:
         return []
     if not isinstance(wires, list) or not all(isinstance(wire, dict) for wire in wires):
-        raise _unreadable("has tool calls that are no list of objects", head)
+        raise unreadable("has tool calls that are no list of objects", head)
     return wires
 
 
@@ -200,15 +208,16 @@ def error_from_body(body: bytes, head: ReplyHead) -> WorkersAIError:
     return error_of(payload, head) or _told(f"The service answered {head.status} without a reason", head, None)
 
 
-def _payload(body: bytes, head: ReplyHead) -> Any:
+def result_of(body: bytes, head: ReplyHead) -> dict[str, Any]:
+    """The result inside the envelope; the Worker binding's route sends it bare (wire page).
+
+    Raises:
+        WorkersAIError: the failure that the reply tells of; :class:`ServerError` for one that can't be read.
+    """
     try:
-        return whole_value_of(body)
+        payload = whole_value_of(body)
     except ValueError:
         raise _told(_sum_up(body, head), head, None) from None
-
-
-def _result(payload: Any, head: ReplyHead) -> dict[str, Any]:
-    """The result inside the envelope; the Worker binding's route sends it bare (wire page)."""
     error = error_of(payload, head)
     if error is not None:
         raise error
@@ -216,7 +225,7 @@ def _result(payload: Any, head: ReplyHead) -> dict[str, Any]:
         result = payload.get("result", payload)
         if isinstance(result, dict):
             return result
-    raise _unreadable("is not of a known shape", head)
+    raise unreadable("is not of a known shape", head)
 
 
 def _choice(choices: Any, head: ReplyHead) -> tuple[dict[str, Any], Any]:
@@ -224,7 +233,7 @@ def _choice(choices: Any, head: ReplyHead) -> tuple[dict[str, Any], Any]:
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, dict) else None
     if not isinstance(first, dict) or not isinstance(message, dict):
-        raise _unreadable("has no message in its choices", head)
+        raise unreadable("has no message in its choices", head)
     return message, first.get("finish_reason")
 
 
@@ -251,7 +260,8 @@ def _told(message: str, head: ReplyHead, code: int | None) -> WorkersAIError:
     )
 
 
-def _unreadable(what: str, head: ReplyHead) -> ServerError:
+def unreadable(what: str, head: ReplyHead) -> ServerError:
+    """The error for a reply that is not of a known shape."""
     return ServerError(
         f"The reply {what}. If it comes again, please report it with the request id.",
         status_code=head.status,

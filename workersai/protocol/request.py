@@ -130,10 +130,15 @@ def run_request(
         body["stream"] = True
     if options.reject_if_busy:
         body["options"] = {"rejectIfBusy": True}
+    return request_to(settings, options, _json_bytes(body))
+
+
+def request_to(settings: Settings, options: CallOptions, content: bytes, *, query: str = "") -> Request:
+    """The request that sends a body to the model's address."""
     return Request(
-        url=f"{settings.base_url}/accounts/{settings.account_id}/ai/run/{options.model}",
+        url=f"{settings.base_url}/accounts/{settings.account_id}/ai/run/{options.model}{query}",
         headers=_headers(settings, options),
-        content=_json_bytes(body),
+        content=content,
         timeout=options.timeout,
     )
 
@@ -174,9 +179,7 @@ def _message(item: Message | Mapping[str, Any], where: str) -> Message:
 def _message_to_wire(message: Message) -> dict[str, Any]:
     # The Llama models follow a call best when it also stands in the text (wire page, "Requests").
     spoken = [_spoken_call(call) for call in message.tool_calls]
-    broken = [
-        f'{{"name":{_json_text(call.name)},"parameters":{call.arguments}}}' for call in message.invalid_tool_calls
-    ]
+    broken = [f'{{"name":{json_text(call.name)},"parameters":{call.arguments}}}' for call in message.invalid_tool_calls]
     wire: dict[str, Any] = {
         "role": message.role,
         "content": "\n".join(filter(None, [message.content, *spoken, *broken])),
@@ -191,11 +194,11 @@ def _message_to_wire(message: Message) -> dict[str, Any]:
 
 
 def _spoken_call(call: ToolCall) -> str:
-    return _json_text({"name": call.name, "parameters": call.arguments})
+    return json_text({"name": call.name, "parameters": call.arguments})
 
 
 def _call_to_wire(call: ToolCall) -> dict[str, Any]:
-    arguments = _json_text(call.arguments)
+    arguments = json_text(call.arguments)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
@@ -214,7 +217,7 @@ def _headers(settings: Settings, options: CallOptions) -> dict[str, str]:
 
 def _json_bytes(body: Mapping[str, Any]) -> bytes:
     try:
-        return _json_text(body).encode()
+        return json_text(body).encode()
     except UnicodeEncodeError as error:
         found = error.object[error.start : error.end]
         raise BadRequestError(
@@ -223,7 +226,12 @@ def _json_bytes(body: Mapping[str, Any]) -> bytes:
         ) from None
 
 
-def _json_text(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A value as compact JSON.
+
+    Raises:
+        BadRequestError: it can't be written so.
+    """
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:

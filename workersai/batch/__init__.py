@@ -1,0 +1,22 @@
+"""Bulk work: many requests, in batches of the service or as single calls, with a journal that loses none."""
+
+from workersai.batch.asking import BatchOptions, job_of
+from workersai.batch.journal import progress_of
+from workersai.batch.reading import RequestLike
+from workersai.batch.tasks import AsyncBatch
+from workersai.batch.threads import Batch
+from workersai.batch.values import BatchRequest, BatchResult, Progress
+from workersai.protocol.batch import prompt_of
+
+__all__ = [
+    "AsyncBatch",
+    "Batch",
+    "BatchOptions",
+    "BatchRequest",
+    "BatchResult",
+    "Progress",
+    "RequestLike",
+    "job_of",
+    "progress_of",
+    "prompt_of",
+]

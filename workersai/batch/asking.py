@@ -1,0 +1,74 @@
+"""What both clients do with the arguments of ``batch`` before a job begins."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from workersai.batch.job import Job
+from workersai.batch.plan import Asker, Plan
+from workersai.batch.reading import Mode
+from workersai.calls import BaseClient, RunOptions
+from workersai.costs import trackers_here
+from workersai.errors import BadRequestError
+
+
+class BatchOptions(RunOptions, total=False):
+    """The keyword arguments of a job: the options of its calls, and how it is to be done."""
+
+    journal: str | os.PathLike[str] | None
+    """A file in which the job is kept, so that it can go on after whatever ended it: call ``batch`` again with the same
+    journal, and with the same requests or none. It gives all results then, those that the journal has first. Without
+    one, a job lasts as long as its results are asked for."""
+
+    mode: Mode
+    """``"batch"``: by the Async Batch API, which takes prompts and sampling settings; messages become one prompt
+    (:func:`~workersai.batch.prompt_of`). ``"calls"``: as single calls. ``"auto"``, the default: by the Batch API where
+    the model has it, the request fits (no tools, ``response_format``, ``top_k``, ``lora``, ``raw``), and there are 300
+    such requests or more."""
+
+    in_order: bool
+    """Whether results come in the order of the requests; by default as soon as they are there."""
+
+    part_size: int
+    """Most requests in one batch, 1,000 by default; its body is under 10 MB in any case. Eight batches at the most are
+    under way."""
+
+    concurrency: int
+    """Single calls at once, 32 by default."""
+
+    poll_interval: float
+    """Seconds until a batch is first asked for, 2 by default; later polls are further apart, up to 30 seconds."""
+
+    retry_failed: bool
+    """Whether requests for which the journal has an error are asked again; by default not."""
+
+    on_invalid: Literal["refuse", "keep"]
+    """What becomes of requests that can't be sent. ``"refuse"``, the default: nothing is sent, and an error tells of
+    them. ``"keep"``: each is a result with its error."""
+
+    hands_over: bool
+    """False: results are only kept in the journal, and none is given."""
+
+
+_WAYS = {each.name for each in fields(Plan)}
+
+
+def job_of(client: BaseClient[Any], requests: object, options: BatchOptions) -> Job:
+    """The job that a client was asked for.
+
+    Raises:
+        BadRequestError: a setting or an option can't be right; or there are neither requests nor a journal.
+        ConfigurationError: there is a budget, and the price of the model is not known.
+        RuntimeError: the client was closed.
+    """
+    ways: dict[str, Any] = {name: value for name, value in options.items() if name in _WAYS}
+    own: dict[str, Any] = {name: value for name, value in options.items() if name not in _WAYS}
+    if ways.get("journal") is not None:
+        ways["journal"] = Path(ways["journal"])
+    elif requests is None:
+        raise BadRequestError("batch takes requests, or the journal of a job to go on with.")
+    asker = Asker(client.settings, client.prepare, {**client.defaults, **own}, own, trackers_here())
+    return Job(Plan(**ways), asker, has_requests=requests is not None)

@@ -1,0 +1,298 @@
+"""The journal of a job: one SQLite file with its requests, the batches that were sent, and the results.
+
+Whatever is known only to this process would be lost with it, so each step is written down before the next is taken.
+A request is in ``requests`` for good. It is in ``work`` until it has a result, there with the batch (``part``) and the
+place in it that it was sent in; then it is in ``results``.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workersai.batch.files import Lock, told
+from workersai.batch.values import Progress
+from workersai.errors import JournalError
+
+_APPLICATION = 0x57414942  # "WAIB"
+_VERSION = 1
+_TABLES = """
+CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE requests (
+    number INTEGER PRIMARY KEY, reference TEXT NOT NULL, request TEXT NOT NULL, metadata TEXT, batched INTEGER NOT NULL
+);
+CREATE TABLE work (
+    number INTEGER PRIMARY KEY, batched INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0, part INTEGER, place INTEGER
+);
+CREATE INDEX work_by_part ON work (part, batched, number);
+CREATE TABLE parts (
+    id INTEGER PRIMARY KEY, state TEXT NOT NULL, request_id TEXT,
+    prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL
+);
+CREATE TABLE results (
+    number INTEGER PRIMARY KEY, completion TEXT, error TEXT,
+    prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL
+);
+"""
+_ROWS = "SELECT number, reference, request, metadata, work.batched, tries FROM work JOIN requests USING (number)"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A request as the journal has it."""
+
+    number: int
+    reference: str
+    request: str
+    metadata: str | None
+    batched: bool
+    """Whether it may go in a batch, and not only as a single call."""
+    tries: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a row ended with: a completion or an error, as text, and what it cost where that is known."""
+
+    number: int
+    completion: str | None = None
+    error: str | None = None
+    tokens: tuple[int | None, int | None] = (None, None)
+    cost: float | None = None
+
+
+class Journal:
+    """One open journal. Only one process may have it open for work; others may read its progress.
+
+    Args:
+        path: Where it is, or is to be made; None for one of this process alone, which is gone with it.
+
+    Raises:
+        JournalError: it is no journal, is in use, or can't be made.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        with told(path):
+            self._lock = None if path is None else Lock(path)
+        try:
+            with told(path):
+                # Work on it is done by one thread at a time, which need not be the same one.
+                self._db = sqlite3.connect(path or "", isolation_level=None, check_same_thread=False)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._made_or_known()
+        except JournalError:
+            self._release()
+            raise
+
+    def _made_or_known(self) -> None:
+        known = self._value("PRAGMA application_id") == _APPLICATION
+        if not known and self._value("SELECT count(*) FROM sqlite_master"):
+            raise JournalError(f"{self.path} is a database, and no journal of a batch job: choose another file.")
+        if known and self._value("PRAGMA user_version") != _VERSION:
+            raise JournalError(f"{self.path} is the journal of another version of workersai: go on with that one.")
+        if not known:
+            self._db.executescript(
+                f"BEGIN; {_TABLES} PRAGMA application_id={_APPLICATION}; PRAGMA user_version={_VERSION}; COMMIT;"
+            )
+
+    def close(self) -> None:
+        """Closes it; it is one file again."""
+        self._db.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    @contextmanager
+    def transaction(self, *, for_good: bool = False) -> Iterator[None]:
+        """All or nothing of what is written inside; ``for_good``: on the disk, should the power fail right after.
+
+        Raises:
+            JournalError: the disk is full, or the file can't be written any more.
+        """
+        with told(self.path):
+            self._db.execute(f"PRAGMA synchronous={'FULL' if for_good else 'NORMAL'}")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    def note(self, **facts: Any) -> None:
+        """Keeps facts of the job, by name."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO job VALUES (?, ?)", [(name, json.dumps(value)) for name, value in facts.items()]
+        )
+
+    def fact(self, name: str, default: Any = None) -> Any:
+        """A fact of the job."""
+        told = self._db.execute("SELECT value FROM job WHERE name = ?", (name,)).fetchone()
+        return default if told is None else json.loads(told[0])
+
+    def clear(self) -> None:
+        """Forgets all rows, of a job whose requests were not read to their end."""
+        for table in ("job", "requests", "work", "results"):
+            self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - one of these names
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Takes rows in."""
+        self._db.executemany(
+            "INSERT INTO requests VALUES (?, ?, ?, ?, ?)",
+            [(row.number, row.reference, row.request, row.metadata, row.batched) for row in rows],
+        )
+        self._db.executemany(
+            "INSERT INTO work (number, batched) VALUES (?, ?)", [(row.number, row.batched) for row in rows]
+        )
+
+    def batched(self) -> int:
+        """How many rows are to go in a batch, and were not sent yet."""
+        return int(self._value("SELECT count(*) FROM work WHERE part IS NULL AND batched"))
+
+    def call_all(self) -> None:
+        """Lets the rows that were not sent yet go as single calls."""
+        self._db.execute("UPDATE work SET batched = 0 WHERE part IS NULL")
+
+    def waiting(self, *, batched: bool, after: int = -1) -> Generator[Row, None, None]:
+        """The rows after that number that were not sent yet, in order."""
+        return self._rows(
+            f"{_ROWS} WHERE part IS NULL AND work.batched = ? AND number > ? ORDER BY number",
+            (batched, after),
+        )
+
+    def open_part(self, numbers: Sequence[int]) -> int:
+        """Notes that these rows are about to be sent as a batch, and numbers it."""
+        (part,) = self._db.execute("INSERT INTO parts (state) VALUES ('sending') RETURNING id").fetchone()
+        self._db.executemany(
+            "UPDATE work SET part = ?, place = ? WHERE number = ?",
+            [(part, place, number) for place, number in enumerate(numbers)],
+        )
+        return int(part)
+
+    def sent(self, part: int, request_id: str) -> None:
+        """Notes the id that the service gave a batch."""
+        self._db.execute("UPDATE parts SET state = 'sent', request_id = ? WHERE id = ?", (request_id, part))
+
+    def take_back(self, part: int, *, state: str) -> None:
+        """Lets the rows of a batch be sent again: one that was ``refused``, or of which that is ``unclear``."""
+        self._db.execute("UPDATE parts SET state = ? WHERE id = ?", (state, part))
+        self._db.execute("UPDATE work SET part = NULL, place = NULL WHERE part = ?", (part,))
+
+    def parts(self, state: str) -> list[tuple[int, str]]:
+        """The batches in a state, each with the id that the service gave it."""
+        return [
+            (int(part), str(request_id))
+            for part, request_id in self._db.execute("SELECT id, request_id FROM parts WHERE state = ?", (state,))
+        ]
+
+    def rows_of(self, part: int) -> list[Row]:
+        """The rows of a batch, by their places."""
+        return list(
+            self._rows(
+                f"{_ROWS} WHERE part = ? ORDER BY place",
+                (part,),
+            )
+        )
+
+    def finish_part(self, part: int, tokens: tuple[int | None, int | None], cost: float | None) -> None:
+        """Notes that a batch has ended, and what it cost; rows of it that have no result are sent again."""
+        self._db.execute(
+            "UPDATE parts SET state = 'done', prompt_tokens = ?, completion_tokens = ?, cost = ? WHERE id = ?",
+            (*tokens, cost, part),
+        )
+        self._db.execute(
+            "UPDATE work SET part = NULL, place = NULL, tries = tries + 1 WHERE part = ?",
+            (part,),
+        )
+
+    def finish(self, outcomes: Sequence[Outcome]) -> None:
+        """Keeps what rows ended with; nothing more is to be done for them."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?)",
+            [(out.number, out.completion, out.error, *out.tokens, out.cost) for out in outcomes],
+        )
+        self._db.executemany("DELETE FROM work WHERE number = ?", [(out.number,) for out in outcomes])
+
+    def ask_failed_again(self) -> None:
+        """Takes the rows that ended with an error up again."""
+        self._db.execute(
+            "INSERT INTO work (number, batched) SELECT number, batched FROM results JOIN requests USING (number) "
+            "WHERE error IS NOT NULL"
+        )
+        self._db.execute("DELETE FROM results WHERE error IS NOT NULL")
+
+    def results(self, after: int = -1) -> Generator[tuple[Row, str | None, str | None], None, None]:
+        """The rows after that number that have a result, in order, each with its completion or its error."""
+        with told(self.path):
+            for *row, completion, error in self._db.execute(
+                "SELECT number, reference, request, metadata, batched, completion, error FROM results "
+                "JOIN requests USING (number) WHERE number > ? ORDER BY number",
+                (after,),
+            ):
+                yield Row(*row), completion, error
+
+    def progress(self) -> Progress:
+        """How far the job is, counted from the tables."""
+        with told(self.path):
+            return _counted(self._db)
+
+    def _rows(self, query: str, values: Sequence[Any]) -> Generator[Row, None, None]:
+        with told(self.path):
+            for row in self._db.execute(query, values):
+                yield Row(*row)
+
+    def _row(self, query: str) -> Sequence[Any]:
+        row: Sequence[Any] = self._db.execute(query).fetchone()
+        return row
+
+    def _value(self, query: str) -> Any:
+        return self._row(query)[0]
+
+
+def progress_of(path: str | Path) -> Progress:
+    """How far the job of a journal is; it may be at work.
+
+    Raises:
+        JournalError: there is no such journal.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise JournalError(f"There is no journal {path}.")
+    with told(path), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
+            raise JournalError(f"{path} is no journal of a batch job.")
+        return _counted(db)
+
+
+def _counted(db: sqlite3.Connection) -> Progress:
+    """The progress, from the tables."""
+
+    def row(query: str) -> Sequence[Any]:
+        found: Sequence[Any] = db.execute(query).fetchone()
+        return found
+
+    answered, failed, *own = row(
+        "SELECT count(completion), count(error), sum(prompt_tokens), sum(completion_tokens), sum(cost) FROM results"
+    )
+    of_parts = row("SELECT sum(prompt_tokens), sum(completion_tokens), sum(cost) FROM parts")
+    prompt, completion, cost = ((one or 0) + (other or 0) for one, other in zip(own, of_parts, strict=True))
+    return Progress(
+        rows=row("SELECT count(*) FROM requests")[0],
+        answered=answered,
+        failed=failed,
+        parts=row("SELECT count(*) FROM parts WHERE state = 'sent'")[0],
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cost_usd=float(cost),
+        unclear_parts=row("SELECT count(*) FROM parts WHERE state = 'unclear'")[0],
+        ready=bool(row("SELECT count(*) FROM job WHERE name = 'ready'")[0]),
+    )

@@ -1,0 +1,157 @@
+"""How a job is to be done: its settings, checked, and the calls that it consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from workersai.batch.reading import Mode
+from workersai.batch.records import SHAPING, options_to_json
+from workersai.batch.values import BatchRequest
+from workersai.calls import Call
+from workersai.catalog import DEFAULT_MODEL, ModelCard, model_card
+from workersai.costs import CostTracker
+from workersai.errors import BadRequestError, ConfigurationError
+from workersai.options import call_options
+from workersai.pacing import Limiter, limiter_of_account
+from workersai.protocol.batch import poll_request, submit_request
+from workersai.settings import Settings
+
+_MOST_ROWS, _MOST_CALLS, _LONGEST_INTERVAL = 100_000, 1_000, 3_600.0
+_MODES = ("auto", "batch", "calls")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of a job; :meth:`workersai.Client.batch` says what they mean."""
+
+    journal: Path | None = None
+    mode: Mode = "auto"
+    in_order: bool = False
+    part_size: int = 1_000
+    concurrency: int = 32
+    poll_interval: float = 2.0
+    retry_failed: bool = False
+    on_invalid: Literal["refuse", "keep"] = "refuse"
+    hands_over: bool = True
+    """Whether the results are handed to the caller, or only kept in the journal."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in _MODES:
+            raise BadRequestError(f"mode must be one of {', '.join(_MODES)}, not {self.mode!r:.80}.")
+        if self.on_invalid not in ("refuse", "keep"):
+            raise BadRequestError(f"on_invalid must be 'refuse' or 'keep', not {self.on_invalid!r:.80}.")
+        for name, most in (("part_size", _MOST_ROWS), ("concurrency", _MOST_CALLS)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise BadRequestError(f"{name} must be a whole number from 1 to {most:,}, not {value!r:.80}.")
+        seconds = self.poll_interval
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST_INTERVAL:
+            raise BadRequestError(f"poll_interval must be seconds above 0, at most 3,600, not {seconds!r:.80}.")
+
+
+@dataclass
+class Asker:
+    """Makes the calls of a job.
+
+    Args:
+        settings: Who calls.
+        prepare: What makes a call of an input and options, and checks both.
+        given: The options of the job, with the client's defaults below them.
+        own: Those of them that were given to the job itself.
+        trackers: What counts its cost.
+    """
+
+    settings: Settings
+    prepare: Callable[[Any, Any], Call]
+    given: Mapping[str, Any]
+    own: Mapping[str, Any]
+    trackers: tuple[CostTracker, ...]
+    shaping: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Checks the options.
+
+        Raises:
+            BadRequestError: one is none that a call takes.
+            ConfigurationError: there is a budget, and the price of the model is not known.
+        """
+        self.shaping = options_to_json({name: self.given[name] for name in SHAPING if self.given.get(name) is not None})
+        self.shaping.setdefault("model", DEFAULT_MODEL)
+        self.carrier  # noqa: B018 - which checks them
+        self.check_price()
+
+    def adopt(self, shaping: Mapping[str, Any]) -> None:
+        """Takes the options of the job that the journal is of."""
+        self.shaping = dict(shaping)
+        for name in ("carrier", "_call_options"):
+            self.__dict__.pop(name, None)
+        self.check_price()
+
+    def check_price(self) -> None:
+        """Fails where a budget can't be kept.
+
+        Raises:
+            ConfigurationError: the price of the model is not known.
+        """
+        if self.card is None and any(tracker.budget is not None for tracker in self.trackers):
+            raise ConfigurationError(f"The price of {self.model} is not known, so no budget can be kept.")
+
+    @property
+    def model(self) -> str:
+        """What is asked."""
+        return str(self.shaping["model"])
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What is known of it."""
+        return model_card(self.model)
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """The limit that all requests keep: the account's, unless another, or None, was given."""
+        given = "rate_limit" in self.given
+        return self.carrier.limiter if given else limiter_of_account(str(self.settings.account_id))
+
+    @cached_property
+    def carrier(self) -> Call:
+        """A call that has the job's own ways, for requests that are none of a row's."""
+        return replace(self.prepare("-", self._options({})), trackers=(), in_json=None)
+
+    def call(self, request: BatchRequest) -> Call:
+        """A row as a single call.
+
+        Raises:
+            BadRequestError: it can't be one.
+            ContextWindowExceededError: it doesn't fit.
+        """
+        return self._paced(self.prepare(request.input, self._options(request.options)))
+
+    def _paced(self, call: Call) -> Call:
+        in_json = None if call.in_json is None else self._paced(call.in_json)
+        return replace(call, limiter=self.limiter, trackers=self.trackers, in_json=in_json)
+
+    def submission(self, items: Sequence[str]) -> Call:
+        """What submits a batch of these items."""
+        return self._carrying(submit_request(self.settings, self._call_options, items))
+
+    def poll(self, request_id: str) -> Call:
+        """What asks for a batch."""
+        return self._carrying(poll_request(self.settings, self._call_options, request_id))
+
+    def _carrying(self, request: Any) -> Call:
+        return replace(self.carrier, request=request, limiter=self.limiter)
+
+    @cached_property
+    def _call_options(self) -> Any:
+        apart = ("tools", "tool_choice", "parallel_tool_calls", "response_format", "on_retry")
+        return call_options({name: value for name, value in self._options({}).items() if name not in apart})
+
+    def _options(self, of_row: Mapping[str, Any]) -> dict[str, Any]:
+        """All options of a row: those that shape the answer are the job's own, whatever the client's defaults are."""
+        ways = {name: value for name, value in self.given.items() if name not in SHAPING}
+        none = dict.fromkeys((name for name in SHAPING if name != "model"), None)
+        return {**ways, **none, **self.shaping, **of_row}

@@ -1,0 +1,204 @@
+"""What becomes of a call that has ended: its results are kept in the journal, and told to who waits for them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from workersai.batch.journal import Journal, Row
+from workersai.batch.parts import Told
+from workersai.batch.plan import Asker
+from workersai.batch.results import (
+    outcome_to_journal,
+    request_of_row,
+    result_of,
+    with_finish_reason,
+)
+from workersai.batch.values import BatchResult, Progress
+from workersai.errors import (
+    AuthenticationError,
+    BudgetExceededError,
+    ConfigurationError,
+    ModelNotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    WorkersAIError,
+)
+from workersai.protocol.batch import bytes_of, item_of, outcome_of, placed, room
+from workersai.protocol.values import Completion, Usage
+
+logger = logging.getLogger("workersai")
+
+FATAL = (
+    AuthenticationError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    ModelNotFoundError,
+    ConfigurationError,
+    BudgetExceededError,
+)
+"""What no other row of the job would escape: the job stops, and can go on later."""
+
+
+def is_fatal(error: WorkersAIError) -> bool:
+    """Whether an error is of the job, and not of one row of it; a network that is not there is no row's fault."""
+    return isinstance(error, FATAL) or error.never_sent
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch that is about to be sent."""
+
+    id: int
+    items: Sequence[str]
+    rows: int
+    most_cost: float
+
+
+@dataclass
+class Books:
+    """The journal of a job, and the sums over it, kept together."""
+
+    journal: Journal
+    asker: Asker
+    progress: Progress
+    held: dict[int, float] = field(default_factory=dict)
+    """What is kept of the budgets for each batch under way."""
+
+    def next_part(self, most_rows: int) -> Part | None:
+        """The next batch, noted before it is sent; None where no row is left, or the budget has no room for one."""
+        items: list[str] = []
+        numbers: list[int] = []
+        size, cost = 0, 0.0
+        money = min((tracker.left for tracker in self.asker.trackers), default=float("inf"))
+        card = self.asker.card
+        with closing(self.journal.waiting(batched=True)) as rows:
+            for row in rows:
+                call = self.asker.call(request_of_row(row))
+                item = item_of(json.loads(call.request.content), row.reference)
+                size += bytes_of(item)
+                own = 0.0 if card is None else card.cost_usd(*call.most_tokens)
+                if len(items) == most_rows or size > room() or cost + own > money:
+                    break
+                items.append(item)
+                numbers.append(row.number)
+                cost += own
+        if not items:
+            return None
+        with self.journal.transaction(for_good=True):
+            part = self.journal.open_part(numbers)
+        for tracker in self.asker.trackers:
+            tracker.hold(cost, f"a batch of {len(items):,} rows")
+        self.held[part] = cost
+        return Part(part, items, len(items), cost)
+
+    def no_money(self) -> BudgetExceededError:
+        """Why the budget has no room for the next row."""
+        with closing(self.journal.waiting(batched=True)) as rows:
+            call = self.asker.call(request_of_row(next(rows)))
+        try:
+            with call.meter():
+                pass
+        except BudgetExceededError as error:
+            return error
+        return BudgetExceededError("The budget has no room for the next row: raise it.")
+
+    def sent(self, part: int, request_id: str) -> None:
+        """Notes the id that the service gave a batch."""
+        with self.journal.transaction(for_good=True):
+            self.journal.sent(part, request_id)
+        self.progress.parts += 1
+
+    def take_back(self, part: int, *, unclear: bool) -> None:
+        """Lets the rows of a batch be sent again."""
+        with self.journal.transaction(for_good=True):
+            self.journal.take_back(part, state="unclear" if unclear else "refused")
+        self.progress.unclear_parts += unclear
+        held = self.held.pop(part, 0.0)
+        for tracker in self.asker.trackers:
+            if unclear:
+                tracker.settle(held, None)
+            else:
+                tracker.release(held)
+
+    def finish_part(self, part: int, told: Told) -> tuple[list[BatchResult], WorkersAIError | None]:
+        """Keeps the answers of a batch; gives the results, and an error that stops the job.
+
+        Rows whose error is worth it are sent again, as often as a call would be.
+        """
+        rows = self.journal.rows_of(part)
+        responses = told.reply.responses or ()
+        by_place = placed(responses, [row.reference for row in rows])
+        answered = sum(response is not None for response in by_place)
+        if answered < len(responses):
+            logger.warning("A batch (part %d) came with %d answers of no row.", part, len(responses) - answered)
+        fatal: WorkersAIError | None = None
+        ended: list[tuple[Row, Completion | WorkersAIError]] = []
+        for row, response in zip(rows, by_place, strict=True):
+            call = self.asker.call(request_of_row(row))
+            outcome = outcome_of(response, told.head, call.asked)
+            if isinstance(outcome, Completion):
+                ended.append((row, with_finish_reason(outcome, call.asked)))
+            elif is_fatal(outcome):
+                fatal = outcome
+            elif not (outcome.retryable and row.tries < call.max_retries):
+                ended.append((row, outcome))
+        return self._close_part(part, ended, len(rows), told.reply.usage), fatal
+
+    def fail_part(self, part: int, error: WorkersAIError) -> list[BatchResult]:
+        """Ends a batch that came to nothing: each of its rows has its error."""
+        rows = self.journal.rows_of(part)
+        return self._close_part(part, [(row, error) for row in rows], len(rows), None)
+
+    def _close_part(
+        self, part: int, ended: Sequence[tuple[Row, Completion | WorkersAIError]], rows: int, usage: Usage | None
+    ) -> list[BatchResult]:
+        own = [outcome.usage for _, outcome in ended if isinstance(outcome, Completion) and outcome.usage is not None]
+        if own:
+            usage = None  # they are counted one by one
+        counted = usage or _sum(own, self.asker.model)
+        tokens = (None, None) if usage is None else (usage.prompt_tokens, usage.completion_tokens)
+        with self.journal.transaction():
+            results = self._keep(ended)
+            self.journal.finish_part(part, tokens, None if usage is None else usage.cost_usd)
+        self._count(usage)
+        self.progress.parts -= 1
+        held = self.held.pop(part, 0.0)
+        for tracker in self.asker.trackers:
+            tracker.settle(held, counted, calls=rows)
+        return results
+
+    def finish_calls(self, ended: Sequence[tuple[Row, Completion | WorkersAIError]]) -> list[BatchResult]:
+        """Keeps what single calls ended with."""
+        if not ended:
+            return []
+        with self.journal.transaction():
+            return self._keep(ended)
+
+    def _keep(self, ended: Iterable[tuple[Row, Completion | WorkersAIError]]) -> list[BatchResult]:
+        ended = list(ended)
+        self.journal.finish([outcome_to_journal(row.number, outcome) for row, outcome in ended])
+        for _, outcome in ended:
+            if isinstance(outcome, Completion):
+                self.progress.answered += 1
+                self._count(outcome.usage)
+            else:
+                self.progress.failed += 1
+        return [result_of(row, outcome) for row, outcome in ended]
+
+    def _count(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self.progress.prompt_tokens += usage.prompt_tokens
+            self.progress.completion_tokens += usage.completion_tokens
+            self.progress.cost_usd += usage.cost_usd or 0.0
+
+
+def _sum(usages: Sequence[Usage], model: str) -> Usage | None:
+    if not usages:
+        return None
+    return Usage(
+        sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages), model=model
+    )

@@ -1,0 +1,159 @@
+"""A job for asyncio: its calls are tasks, and its results an async iterator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from itertools import islice
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from workersai.batch.job import Job
+from workersai.batch.steps import Begin, Ended, Hand, Next, Take, Work
+from workersai.batch.values import BatchResult, Progress
+from workersai.calls import Call
+from workersai.errors import WorkersAIError
+from workersai.flows import Flow
+
+Pump = Callable[[Call, Flow[Any]], Awaitable[Any]]
+
+
+class AsyncBatch(AsyncIterator[BatchResult]):
+    """The results of a job, as they come; closing it stops the job, which a journal can take up again.
+
+    Attributes:
+        progress: How far it is; it changes as the job goes on.
+    """
+
+    def __init__(self, job: Job, requests: Iterable[Any] | AsyncIterable[Any], pump: Pump) -> None:
+        self.progress: Progress = job.progress
+        self._results = _results(job, requests, pump)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BatchResult:
+        return await anext(self._results)
+
+    async def aclose(self) -> None:
+        """Stops the job. Single calls that are under way are broken off; batches go on at the service."""
+        await self._results.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+async def _results(
+    job: Job, requests: Iterable[Any] | AsyncIterable[Any], pump: Pump
+) -> AsyncGenerator[BatchResult, None]:
+    take, tasks, outcome = _taker(requests), _Tasks(pump), None
+    flow = job.flow()
+    try:
+        while True:
+            try:
+                step = flow.send(outcome)
+            except StopIteration:
+                return
+            outcome = None
+            match step:
+                case Take(most):
+                    outcome = await take(most)
+                case Work(what):
+                    outcome = await _whole(what)
+                case Begin():
+                    tasks.begin(step)
+                case Next(seconds):
+                    outcome = await tasks.ended(seconds)
+                case Hand(results):
+                    for result in results:
+                        yield result
+    finally:
+        flow.close()
+        await tasks.cancel()
+
+
+def _taker(requests: Iterable[Any] | AsyncIterable[Any]) -> Callable[[int], Awaitable[list[Any]]]:
+    if not isinstance(requests, AsyncIterable):
+        plain = iter(requests)
+
+        async def take(most: int) -> list[Any]:
+            return list(islice(plain, most))
+
+        return take
+    sources = aiter(requests)
+
+    async def take_as_they_come(most: int) -> list[Any]:
+        found: list[Any] = []
+        while len(found) < most:
+            try:
+                found.append(await anext(sources))
+            except StopAsyncIteration:
+                break
+        return found
+
+    return take_as_they_come
+
+
+async def _whole(what: Callable[[], Any]) -> Any:
+    """Does it in a thread, to its end: cancelled in the middle, the journal would have two hands on it."""
+    work = asyncio.ensure_future(asyncio.to_thread(what))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+class _Tasks:
+    """Tasks that make the calls."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self._running: set[asyncio.Task[None]] = set()
+        self._ended: list[Ended | Exception] = []
+        self._some_ended = asyncio.Event()
+
+    def begin(self, call: Begin) -> None:
+        """Begins a call."""
+        task = asyncio.ensure_future(self._work(call))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _work(self, begun: Begin) -> None:
+        try:
+            ended: Ended | Exception = Ended(begun.key, await self._pump(begun.call, begun.flow))
+        except WorkersAIError as error:
+            ended = Ended(begun.key, error=error)
+        except Exception as error:  # noqa: BLE001 - raised again where the results are awaited
+            ended = error
+        self._ended.append(ended)
+        self._some_ended.set()
+
+    async def ended(self, seconds: float | None) -> list[Ended]:
+        """All calls that have ended; waits for the first one."""
+        if not self._ended:
+            self._some_ended.clear()
+            try:
+                await asyncio.wait_for(self._some_ended.wait(), seconds)
+            except (TimeoutError, asyncio.TimeoutError):
+                return []
+        found, self._ended = self._ended, []
+        for ended in found:
+            if isinstance(ended, Exception):
+                raise ended
+        return [ended for ended in found if isinstance(ended, Ended)]
+
+    async def cancel(self) -> None:
+        """Breaks off all that are under way."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)

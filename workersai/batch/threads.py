@@ -1,0 +1,134 @@
+"""A job for sync callers: its calls run in threads, and its results are an iterator."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from workersai.batch.job import Job
+from workersai.batch.steps import Begin, Ended, Hand, Next, Take, Work
+from workersai.batch.values import BatchResult, Progress
+from workersai.calls import Call
+from workersai.errors import WorkersAIError
+from workersai.flows import Flow
+
+Pump = Callable[[Call, Flow[Any]], Any]
+
+_A_WHILE = 0.5  # seconds; a wait without an end could not be interrupted on every platform
+
+
+class Batch(Iterator[BatchResult]):
+    """The results of a job, as they come; closing it stops the job, which a journal can take up again.
+
+    Attributes:
+        progress: How far it is; it changes as the job goes on.
+    """
+
+    def __init__(self, job: Job, requests: Iterable[Any], pump: Pump) -> None:
+        self.progress: Progress = job.progress
+        self._results = _results(job, requests, pump)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> BatchResult:
+        return next(self._results)
+
+    def close(self) -> None:
+        """Stops the job. Single calls that are under way end unheard; batches go on at the service."""
+        self._results.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _results(job: Job, requests: Iterable[Any], pump: Pump) -> Generator[BatchResult, None, None]:
+    sources, threads, outcome = iter(requests), _Threads(pump), None
+    flow = job.flow()
+    try:
+        while True:
+            try:
+                step = flow.send(outcome)
+            except StopIteration:
+                return
+            outcome = None
+            match step:
+                case Take(most):
+                    outcome = list(islice(sources, most))
+                case Work(what):
+                    outcome = what()
+                case Begin():
+                    threads.begin(step)
+                case Next(seconds):
+                    outcome = threads.ended(seconds)
+                case Hand(results):
+                    yield from results
+    finally:
+        flow.close()
+        threads.leave()
+
+
+class _Threads:
+    """Threads that make the calls, as many as are needed at once; they don't keep the process alive."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self._begun: queue.SimpleQueue[Begin | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[Ended | BaseException] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._count = 0
+
+    def begin(self, call: Begin) -> None:
+        """Begins a call, in a thread that is idle or in a new one."""
+        if not self._idle.acquire(blocking=False):
+            self._count += 1
+            threading.Thread(target=self._work, name=f"workersai-batch-{self._count}", daemon=True).start()
+        self._begun.put(call)
+
+    def _work(self) -> None:
+        while (begun := self._begun.get()) is not None:
+            try:
+                ended: Ended | BaseException = Ended(begun.key, self._pump(begun.call, begun.flow))
+            except WorkersAIError as error:
+                ended = Ended(begun.key, error=error)
+            except BaseException as error:  # noqa: BLE001 - raised again where the results are awaited
+                ended = error
+            self._idle.release()
+            self._ended.put(ended)
+
+    def ended(self, seconds: float | None) -> list[Ended]:
+        """All calls that have ended; waits for the first one."""
+        found: list[Ended] = []
+        left = seconds
+        while not found and (left is None or left >= 0):
+            wait = _A_WHILE if left is None else min(left, _A_WHILE)
+            left = None if left is None else (left - wait if left > wait else -1.0)
+            try:
+                found.append(_raised(self._ended.get(timeout=wait)))
+            except queue.Empty:
+                continue
+        while not self._ended.empty():
+            found.append(_raised(self._ended.get()))
+        return found
+
+    def leave(self) -> None:
+        """Lets the threads end, each after what it is doing."""
+        for _ in range(self._count):
+            self._begun.put(None)
+
+
+def _raised(ended: Ended | BaseException) -> Ended:
+    if isinstance(ended, BaseException):
+        raise ended
+    return ended
