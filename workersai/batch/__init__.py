@@ -1,8 +1,8 @@
 """Bulk work: many requests, in batches of the service or as single calls, with a journal that loses none."""
 
 from workersai.batch.asking import BatchOptions, job_of
-from workersai.batch.journal import progress_of
 from workersai.batch.reading import RequestLike
+from workersai.batch.reports import notes_of, progress_of, results_of
 from workersai.batch.tasks import AsyncBatch
 from workersai.batch.threads import Batch
 from workersai.batch.values import BatchRequest, BatchResult, Progress
@@ -17,6 +17,8 @@ __all__ = [
     "Progress",
     "RequestLike",
     "job_of",
+    "notes_of",
     "progress_of",
     "prompt_of",
+    "results_of",
 ]

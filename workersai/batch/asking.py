@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,9 @@ class BatchOptions(RunOptions, total=False):
 
     hands_over: bool
     """False: results are only kept in the journal, and none is given."""
+
+    notes: Mapping[str, Any]
+    """Whatever a new journal is to keep with the job, as JSON can hold it; see :func:`~workersai.batch.notes_of`."""
 
 
 _WAYS = {each.name for each in fields(Plan)}

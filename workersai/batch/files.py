@@ -9,6 +9,9 @@ from pathlib import Path
 
 from workersai.errors import JournalError
 
+APPLICATION = 0x57414942
+"""What a journal has as SQLite's application id: "WAIB"."""
+
 _ADVICE = {
     "not a database": "It is no journal of a batch job: choose another file.",
     "unable to open": "Check that its folder is there, and may be written to.",

@@ -13,12 +13,13 @@ from dataclasses import fields
 from functools import partial
 from itertools import islice
 
-from workersai.batch.journal import Journal, Row
-from workersai.batch.opening import opened
+from workersai.batch.journal import Journal
+from workersai.batch.opening import Opening
 from workersai.batch.plan import Asker, Plan
 from workersai.batch.results import request_of_row, result_of_row
 from workersai.batch.settling import Books, is_fatal
 from workersai.batch.steps import Begin, Ended, Hand, JobFlow, Next, Work
+from workersai.batch.tables import Row
 from workersai.batch.underway import Batches
 from workersai.batch.values import BatchResult, Progress
 from workersai.errors import BudgetExceededError, JournalError, WorkersAIError
@@ -49,6 +50,15 @@ class Job:
         self._no_money: BudgetExceededError | None = None
         self._told = 0  # results, in order
         self._stop: WorkersAIError | None = None
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Lets the job end as soon as what is under way has ended; from any thread."""
+        self._stopping = True
+
+    @property
+    def _goes_on(self) -> bool:
+        return self._stop is None and not self._stopping
 
     def flow(self) -> JobFlow:
         """The steps of the job.
@@ -62,7 +72,10 @@ class Job:
             raise JournalError(f"There is no journal {path}.")
         self._journal: Journal = yield Work(partial(Journal, path))
         try:
-            yield from opened(self._journal, self._plan, self._asker, has_requests=self._has_requests)
+            opening = Opening(self._journal, self._plan, self._asker, self.progress)
+            yield from opening.flow(lambda: self._stopping, has_requests=self._has_requests)
+            if not opening.ready:
+                return
             is_new = False
             yield Work(self._begin_books)
             yield from self._hand_stored()
@@ -118,14 +131,13 @@ class Job:
 
     def _go_on(self) -> JobFlow:
         while True:
-            if self._stop is None:
+            if self._goes_on:
                 yield from self._batches.begin_more()
                 yield from self._begin_calls()
             self.progress.calls = len(self._calls)
             if not self._is_busy():
                 break
-            pause = None if self._stop is not None else self._batches.pause()
-            ended: list[Ended] = yield Next(pause)
+            ended: list[Ended] = yield Next(self._batches.pause() if self._goes_on else None)
             if ended:
                 yield from self._settle(ended)
         if self._stop is not None:
@@ -134,7 +146,7 @@ class Job:
     def _is_busy(self) -> bool:
         """Whether there is anything to wait for. Where the next step waits only for money, there is not."""
         under_way = bool(self._calls) or self._batches.under_way
-        if under_way or self._stop is not None:
+        if under_way or not self._goes_on:
             return under_way
         if self._batches.awaited:
             return True

@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workersai.batch.files import Lock, told
+from workersai.batch.files import APPLICATION, Lock, told
+from workersai.batch.tables import Row, Stored, counted, stored
 from workersai.batch.values import Progress
 from workersai.errors import JournalError
 
-_APPLICATION = 0x57414942  # "WAIB"
 _VERSION = 1
 _TABLES = """
 CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -40,19 +40,6 @@ CREATE TABLE results (
 );
 """
 _ROWS = "SELECT number, reference, request, metadata, work.batched, tries FROM work JOIN requests USING (number)"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A request as the journal has it."""
-
-    number: int
-    reference: str
-    request: str
-    metadata: str | None
-    batched: bool
-    """Whether it may go in a batch, and not only as a single call."""
-    tries: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,18 +79,20 @@ class Journal:
             raise
 
     def _made_or_known(self) -> None:
-        known = self._value("PRAGMA application_id") == _APPLICATION
+        known = self._value("PRAGMA application_id") == APPLICATION
         if not known and self._value("SELECT count(*) FROM sqlite_master"):
             raise JournalError(f"{self.path} is a database, and no journal of a batch job: choose another file.")
         if known and self._value("PRAGMA user_version") != _VERSION:
             raise JournalError(f"{self.path} is the journal of another version of workersai: go on with that one.")
         if not known:
             self._db.executescript(
-                f"BEGIN; {_TABLES} PRAGMA application_id={_APPLICATION}; PRAGMA user_version={_VERSION}; COMMIT;"
+                f"BEGIN; {_TABLES} PRAGMA application_id={APPLICATION}; PRAGMA user_version={_VERSION}; COMMIT;"
             )
 
     def close(self) -> None:
-        """Closes it; it is one file again."""
+        """Closes it; it is one file again, and stays so when it is read."""
+        with suppress(sqlite3.Error):  # where somebody reads it just now, or nothing can be written any more
+            self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()
         self._release()
 
@@ -230,20 +219,15 @@ class Journal:
         )
         self._db.execute("DELETE FROM results WHERE error IS NOT NULL")
 
-    def results(self, after: int = -1) -> Generator[tuple[Row, str | None, str | None], None, None]:
-        """The rows after that number that have a result, in order, each with its completion or its error."""
+    def results(self, after: int = -1) -> Generator[Stored, None, None]:
+        """The rows after that number that have a result, in order."""
         with told(self.path):
-            for *row, completion, error in self._db.execute(
-                "SELECT number, reference, request, metadata, batched, completion, error FROM results "
-                "JOIN requests USING (number) WHERE number > ? ORDER BY number",
-                (after,),
-            ):
-                yield Row(*row), completion, error
+            yield from stored(self._db, after)
 
     def progress(self) -> Progress:
         """How far the job is, counted from the tables."""
         with told(self.path):
-            return _counted(self._db)
+            return counted(self._db)
 
     def _rows(self, query: str, values: Sequence[Any]) -> Generator[Row, None, None]:
         with told(self.path):
@@ -256,43 +240,3 @@ class Journal:
 
     def _value(self, query: str) -> Any:
         return self._row(query)[0]
-
-
-def progress_of(path: str | Path) -> Progress:
-    """How far the job of a journal is; it may be at work.
-
-    Raises:
-        JournalError: there is no such journal.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise JournalError(f"There is no journal {path}.")
-    with told(path), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-        if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
-            raise JournalError(f"{path} is no journal of a batch job.")
-        return _counted(db)
-
-
-def _counted(db: sqlite3.Connection) -> Progress:
-    """The progress, from the tables."""
-
-    def row(query: str) -> Sequence[Any]:
-        found: Sequence[Any] = db.execute(query).fetchone()
-        return found
-
-    answered, failed, *own = row(
-        "SELECT count(completion), count(error), sum(prompt_tokens), sum(completion_tokens), sum(cost) FROM results"
-    )
-    of_parts = row("SELECT sum(prompt_tokens), sum(completion_tokens), sum(cost) FROM parts")
-    prompt, completion, cost = ((one or 0) + (other or 0) for one, other in zip(own, of_parts, strict=True))
-    return Progress(
-        rows=row("SELECT count(*) FROM requests")[0],
-        answered=answered,
-        failed=failed,
-        parts=row("SELECT count(*) FROM parts WHERE state = 'sent'")[0],
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cost_usd=float(cost),
-        unclear_parts=row("SELECT count(*) FROM parts WHERE state = 'unclear'")[0],
-        ready=bool(row("SELECT count(*) FROM job WHERE name = 'ready'")[0]),
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from workersai.batch.plan import Asker, Plan
 from workersai.batch.reading import Reader
 from workersai.batch.records import SHAPING, options_to_json
 from workersai.batch.steps import JobFlow, Take, Work
+from workersai.batch.values import Progress
 from workersai.errors import ConfigurationError, JournalError
 
 logger = logging.getLogger("workersai")
@@ -21,105 +22,115 @@ _SMALL_JOB = 300
 """Fewer rows are sent as single calls: the account's limit lets so many through in a minute (wire page, "Errors")."""
 
 
-def opened(journal: Journal, plan: Plan, asker: Asker, *, has_requests: bool) -> JobFlow:
-    """Fills a new journal, or checks that an old one is of this job.
+class Opening:
+    """The beginning of a job.
 
-    Raises:
-        BadRequestError: a request can't be sent; none is.
-        JournalError: the journal is another job's, or was never filled.
+    Attributes:
+        ready: Whether it can go on; not where it was stopped while its requests were being read.
     """
-    ready = bool(journal.fact("ready"))
-    if ready:
-        yield Work(partial(_check_job, journal, asker, whole=has_requests))
-    elif not has_requests:
-        raise JournalError(
-            f"The job of {journal.path} ended while its requests were being read: nothing was sent. Begin it again, "
-            "with its requests."
-        )
-    if has_requests:
-        yield from _read(journal, plan, asker, again=ready)
-    yield Work(partial(_make_ready, journal, plan))
 
+    def __init__(self, journal: Journal, plan: Plan, asker: Asker, progress: Progress) -> None:
+        self._journal = journal
+        self._plan = plan
+        self._asker = asker
+        self._progress = progress
+        self.ready = bool(journal.fact("ready"))
 
-def _read(journal: Journal, plan: Plan, asker: Asker, *, again: bool) -> JobFlow:
-    keep = plan.on_invalid == "keep"
-    reader = Reader(asker.call, model=asker.model, mode=plan.mode, keep_invalid=keep)
-    if not again:
-        yield Work(partial(_begin_anew, journal))
-    while sources := (yield Take(_AT_ONCE)):
-        yield Work(partial(reader.skim, sources) if again else partial(_take_in, journal, reader, sources))
-    reader.check()
-    digest = [reader.count, reader.digest]
-    if again and journal.fact("digest") != digest:
-        raise JournalError(
-            f"{journal.path} is the journal of other requests than these: choose another journal, or go on with it "
-            "without requests."
-        )
-    if not again:
-        facts = {
-            "digest": digest,
-            "options": asker.shaping,
-            "account_id": asker.settings.account_id,
-            "mode": plan.mode,
-            "ready": True,
-        }
-        yield Work(partial(_note, journal, facts))
+    def flow(self, stopping: Callable[[], bool], *, has_requests: bool) -> JobFlow:
+        """Fills a new journal, or checks that an old one is of this job.
 
-
-def _begin_anew(journal: Journal) -> None:
-    with journal.transaction():
-        journal.clear()
-
-
-def _take_in(journal: Journal, reader: Reader, sources: Sequence[Any]) -> None:
-    rows, outcomes = reader.read(sources)
-    with journal.transaction():
-        journal.add(rows)
-        journal.finish(outcomes)
-
-
-def _note(journal: Journal, facts: dict[str, Any]) -> None:
-    with journal.transaction(for_good=True):
-        journal.note(**facts)
-
-
-def _check_job(journal: Journal, asker: Asker, *, whole: bool) -> None:
-    """Lets a journal pass that is of the same account and options; the options are then the journal's.
-
-    Raises:
-        ConfigurationError: it is of another account.
-        JournalError: it is of other options.
-    """
-    account = journal.fact("account_id")
-    if account != asker.settings.account_id:
-        raise ConfigurationError(
-            f"{journal.path} is the journal of a job of the account {account}, not of {asker.settings.account_id}."
-        )
-    kept: dict[str, Any] = journal.fact("options")
-    given = (
-        asker.shaping if whole else options_to_json({name: asker.own[name] for name in SHAPING if name in asker.own})
-    )
-    for name in sorted({*given, *kept} if whole else {*given}):
-        if given.get(name) != kept.get(name):
+        Raises:
+            BadRequestError: a request can't be sent; none is.
+            ConfigurationError: the journal is of another account.
+            JournalError: the journal is another job's, or was never filled.
+        """
+        if self.ready:
+            yield Work(partial(self._check, whole=has_requests))
+        elif not has_requests:
             raise JournalError(
-                f"{name} is {given.get(name)!r:.80}, but the job of {journal.path} was begun with "
-                f"{kept.get(name)!r:.80}: use the same, or another journal."
+                f"The job of {self._journal.path} ended while its requests were being read: nothing was sent. Begin it "
+                "again, with its requests."
             )
-    asker.adopt(kept)
+        if has_requests:
+            yield from self._read(stopping)
+        if self.ready:
+            yield Work(self._decide)
 
-
-def _make_ready(journal: Journal, plan: Plan) -> None:
-    """Decides anew what is to be sent how, and what becomes of batches that were being sent."""
-    with journal.transaction():
-        for part, _ in journal.parts("sending"):
-            logger.warning(
-                "The job ended while a batch (part %d) was being sent: it is not known whether the service took it. "
-                "Its rows are sent again, and may be billed twice.",
-                part,
+    def _read(self, stopping: Callable[[], bool]) -> JobFlow:
+        keep = self._plan.on_invalid == "keep"
+        reader = Reader(self._asker.call, model=self._asker.model, mode=self._plan.mode, keep_invalid=keep)
+        if not self.ready:
+            yield Work(self._begin_anew)
+        while sources := (yield Take(_AT_ONCE)):
+            yield Work(partial(reader.skim if self.ready else partial(self._take_in, reader), sources))
+            self._progress.rows = reader.count
+            if stopping():
+                self.ready = False
+                return
+        reader.check()
+        digest = [reader.count, reader.digest]
+        if not self.ready:
+            yield Work(partial(self._note, digest))
+        elif self._journal.fact("digest") != digest:
+            raise JournalError(
+                f"{self._journal.path} is the journal of other requests than these: choose another journal, or go on "
+                "with it without requests."
             )
-            journal.take_back(part, state="unclear")
-        if plan.retry_failed:
-            journal.ask_failed_again()
-        small = journal.fact("mode") == "auto" and journal.batched() < _SMALL_JOB
-        if small or plan.mode == "calls":
-            journal.call_all()
+
+    def _begin_anew(self) -> None:
+        with self._journal.transaction():
+            self._journal.clear()
+
+    def _take_in(self, reader: Reader, sources: Sequence[Any]) -> None:
+        rows, outcomes = reader.read(sources)
+        with self._journal.transaction():
+            self._journal.add(rows)
+            self._journal.finish(outcomes)
+
+    def _note(self, digest: list[Any]) -> None:
+        with self._journal.transaction(for_good=True):
+            self._journal.note(
+                digest=digest,
+                options=self._asker.shaping,
+                account_id=self._asker.settings.account_id,
+                mode=self._plan.mode,
+                notes=dict(self._plan.notes),
+                ready=True,
+            )
+        self.ready = True
+
+    def _check(self, *, whole: bool) -> None:
+        """Lets a journal pass that is of the same account and options; the options are then the journal's."""
+        path, asker = self._journal.path, self._asker
+        account = self._journal.fact("account_id")
+        if account != asker.settings.account_id:
+            raise ConfigurationError(
+                f"{path} is the journal of a job of the account {account}, not of {asker.settings.account_id}."
+            )
+        kept: dict[str, Any] = self._journal.fact("options")
+        own = {name: asker.own[name] for name in SHAPING if name in asker.own}
+        given = asker.shaping if whole else options_to_json(own)
+        for name in sorted({*given, *kept} if whole else {*given}):
+            if given.get(name) != kept.get(name):
+                raise JournalError(
+                    f"{name} is {given.get(name)!r:.80}, but the job of {path} was begun with "
+                    f"{kept.get(name)!r:.80}: use the same, or another journal."
+                )
+        asker.adopt(kept)
+
+    def _decide(self) -> None:
+        """Decides anew what is to be sent how, and what becomes of batches that were being sent."""
+        journal = self._journal
+        with journal.transaction():
+            for part, _ in journal.parts("sending"):
+                logger.warning(
+                    "The job ended while a batch (part %d) was being sent: it is not known whether the service took "
+                    "it. Its rows are sent again, and may be billed twice.",
+                    part,
+                )
+                journal.take_back(part, state="unclear")
+            if self._plan.retry_failed:
+                journal.ask_failed_again()
+            small = journal.fact("mode") == "auto" and journal.batched() < _SMALL_JOB
+            if small or self._plan.mode == "calls":
+                journal.call_all()

@@ -18,6 +18,7 @@ from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import call_options
 from workersai.pacing import Limiter, limiter_of_account
 from workersai.protocol.batch import poll_request, submit_request
+from workersai.protocol.request import json_text
 from workersai.settings import Settings
 
 _MOST_ROWS, _MOST_CALLS, _LONGEST_INTERVAL = 100_000, 1_000, 3_600.0
@@ -38,6 +39,7 @@ class Plan:
     on_invalid: Literal["refuse", "keep"] = "refuse"
     hands_over: bool = True
     """Whether the results are handed to the caller, or only kept in the journal."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
@@ -48,6 +50,12 @@ class Plan:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
                 raise BadRequestError(f"{name} must be a whole number from 1 to {most:,}, not {value!r:.80}.")
+        if not isinstance(self.notes, Mapping):
+            raise BadRequestError(f"notes must be a dict, not {type(self.notes).__name__}.")
+        try:
+            json_text(dict(self.notes))
+        except BadRequestError as error:
+            raise BadRequestError(f"notes: {error.message}") from None
         seconds = self.poll_interval
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST_INTERVAL:
             raise BadRequestError(f"poll_interval must be seconds above 0, at most 3,600, not {seconds!r:.80}.")

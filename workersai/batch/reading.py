@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from workersai.batch.journal import Outcome, Row
+from workersai.batch.journal import Outcome
 from workersai.batch.records import SHAPING, error_to_json, metadata_to_json, request_to_json
+from workersai.batch.tables import Row
 from workersai.batch.values import BatchRequest
 from workersai.calls import Call
 from workersai.catalog import model_card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workersai.batch.journal import Outcome, Row
+from workersai.batch.journal import Outcome
 from workersai.batch.records import (
     completion_from_json,
     completion_to_json,
@@ -12,6 +12,7 @@ from workersai.batch.records import (
     error_to_json,
     request_from_json,
 )
+from workersai.batch.tables import Row
 from workersai.batch.values import BatchRequest, BatchResult
 from workersai.errors import WorkersAIError
 from workersai.protocol.reply import Asked

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from workersai.batch.journal import Journal, Row
+from workersai.batch.journal import Journal
 from workersai.batch.parts import Told
 from workersai.batch.plan import Asker
 from workersai.batch.results import (
@@ -17,6 +17,7 @@ from workersai.batch.results import (
     result_of,
     with_finish_reason,
 )
+from workersai.batch.tables import Row
 from workersai.batch.values import BatchResult, Progress
 from workersai.errors import (
     AuthenticationError,

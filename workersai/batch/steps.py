@@ -49,7 +49,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Next:
-    """Wait until a call has ended, or so many seconds; the outcome is a list of all that have :class:`Ended`."""
+    """Wait until a call has ended, at most so many seconds; the outcome is a list of all that have :class:`Ended`."""
 
     seconds: float | None
 

@@ -29,13 +29,19 @@ class AsyncBatch(AsyncIterator[BatchResult]):
 
     def __init__(self, job: Job, requests: Iterable[Any] | AsyncIterable[Any], pump: Pump) -> None:
         self.progress: Progress = job.progress
-        self._results = _results(job, requests, pump)
+        self._job, self._tasks = job, _Tasks(pump)
+        self._results = _results(job, requests, self._tasks)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> BatchResult:
         return await anext(self._results)
+
+    def stop(self) -> None:
+        """Lets the results end once what is under way has ended."""
+        self._job.stop()
+        self._tasks.wake()
 
     async def aclose(self) -> None:
         """Stops the job. Single calls that are under way are broken off; batches go on at the service."""
@@ -51,9 +57,9 @@ class AsyncBatch(AsyncIterator[BatchResult]):
 
 
 async def _results(
-    job: Job, requests: Iterable[Any] | AsyncIterable[Any], pump: Pump
+    job: Job, requests: Iterable[Any] | AsyncIterable[Any], tasks: _Tasks
 ) -> AsyncGenerator[BatchResult, None]:
-    take, tasks, outcome = _taker(requests), _Tasks(pump), None
+    take, outcome = _taker(requests), None
     flow = job.flow()
     try:
         while True:
@@ -134,6 +140,10 @@ class _Tasks:
         except Exception as error:  # noqa: BLE001 - raised again where the results are awaited
             ended = error
         self._ended.append(ended)
+        self.wake()
+
+    def wake(self) -> None:
+        """Ends the wait for the next one."""
         self._some_ended.set()
 
     async def ended(self, seconds: float | None) -> list[Ended]:

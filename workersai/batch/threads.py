@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -16,11 +17,11 @@ from workersai.batch.steps import Begin, Ended, Hand, Next, Take, Work
 from workersai.batch.values import BatchResult, Progress
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
-from workersai.flows import Flow
+from workersai.flows import Flow, Send
 
 Pump = Callable[[Call, Flow[Any]], Any]
 
-_A_WHILE = 0.5  # seconds; a wait without an end could not be interrupted on every platform
+_A_WHILE = 0.5  # seconds; who asks to stop, or interrupts, is heard after so long on every platform
 
 
 class Batch(Iterator[BatchResult]):
@@ -28,10 +29,12 @@ class Batch(Iterator[BatchResult]):
 
     Attributes:
         progress: How far it is; it changes as the job goes on.
+        stop: Called from any thread, lets the results end once what is under way has ended.
     """
 
     def __init__(self, job: Job, requests: Iterable[Any], pump: Pump) -> None:
         self.progress: Progress = job.progress
+        self.stop = job.stop
         self._results = _results(job, requests, pump)
 
     def __iter__(self) -> Self:
@@ -88,6 +91,7 @@ class _Threads:
         self._ended: queue.SimpleQueue[Ended | BaseException] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._count = 0
+        self._left = False
 
     def begin(self, call: Begin) -> None:
         """Begins a call, in a thread that is idle or in a new one."""
@@ -99,7 +103,7 @@ class _Threads:
     def _work(self) -> None:
         while (begun := self._begun.get()) is not None:
             try:
-                ended: Ended | BaseException = Ended(begun.key, self._pump(begun.call, begun.flow))
+                ended: Ended | BaseException = Ended(begun.key, self._pump(begun.call, self._heard(begun.flow)))
             except WorkersAIError as error:
                 ended = Ended(begun.key, error=error)
             except BaseException as error:  # noqa: BLE001 - raised again where the results are awaited
@@ -107,23 +111,34 @@ class _Threads:
             self._idle.release()
             self._ended.put(ended)
 
+    def _heard(self, flow: Flow[Any]) -> Flow[Any]:
+        """The flow, which ends before it sends anything of which nobody would hear any more, as a retry."""
+        try:
+            step = next(flow)
+            while not (self._left and isinstance(step, Send)):
+                try:
+                    outcome = yield step
+                except WorkersAIError as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(outcome)
+        except StopIteration as end:
+            return end.value
+        flow.close()
+        raise WorkersAIError("The job was left.")
+
     def ended(self, seconds: float | None) -> list[Ended]:
-        """All calls that have ended; waits for the first one."""
+        """All calls that have ended; waits a while for the first one, and not always as long as it is asked to."""
         found: list[Ended] = []
-        left = seconds
-        while not found and (left is None or left >= 0):
-            wait = _A_WHILE if left is None else min(left, _A_WHILE)
-            left = None if left is None else (left - wait if left > wait else -1.0)
-            try:
-                found.append(_raised(self._ended.get(timeout=wait)))
-            except queue.Empty:
-                continue
+        with suppress(queue.Empty):
+            found.append(_raised(self._ended.get(timeout=_A_WHILE if seconds is None else min(seconds, _A_WHILE))))
         while not self._ended.empty():
             found.append(_raised(self._ended.get()))
         return found
 
     def leave(self) -> None:
         """Lets the threads end, each after what it is doing."""
+        self._left = True
         for _ in range(self._count):
             self._begun.put(None)
 
