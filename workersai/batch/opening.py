@@ -18,7 +18,7 @@ from workersai.errors import ConfigurationError, JournalError
 logger = logging.getLogger("workersai")
 
 _AT_ONCE = 500  # requests that are read, checked and kept in one go
-_SMALL_JOB = 300
+SMALL_JOB = 300
 """Fewer rows are sent as single calls: the account's limit lets so many through in a minute (wire page, "Errors")."""
 
 
@@ -131,6 +131,6 @@ class Opening:
                 journal.take_back(part, state="unclear")
             if self._plan.retry_failed:
                 journal.ask_failed_again()
-            small = journal.fact("mode") == "auto" and journal.batched() < _SMALL_JOB
+            small = journal.fact("mode") == "auto" and journal.batched() < SMALL_JOB
             if small or self._plan.mode == "calls":
                 journal.call_all()

@@ -99,7 +99,7 @@ def test_a_batch_that_was_noted_is_not_sent_twice(serve: Serve, tmp_path: Path) 
 def test_a_batch_that_was_being_sent_is_told_as_unclear(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     journal = tmp_path / "job"
     with (
-        LocalServer(echo, faults=faults) as server,
+        LocalServer(echo, faults=["stall:0"]) as server,
         worker(server, ["a"], journal=str(journal), mode="batch") as process,
     ):
         while not server.requests:

@@ -1,4 +1,4 @@
-"""The commands of ``workersai``."""
+"""``workersai serve``: the local server, until Ctrl-C."""
 
 # No postponed annotations here: Typer reads them at run time.
 import shlex
@@ -9,23 +9,11 @@ from typing import Annotated
 
 import typer
 
-from workersai._version import __version__
+from workersai.commands.app import app
 from workersai.errors import ConfigurationError
 from workersai.settings import Settings
 
-app = typer.Typer(help="Cloudflare Workers AI from Python.", no_args_is_help=True, pretty_exceptions_enable=False)
-
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-@app.callback(invoke_without_command=True)
-def common(
-    *, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False
-) -> None:
-    """Cloudflare Workers AI from Python."""
-    if version:
-        typer.echo(f"workersai {__version__}")
-        raise typer.Exit
 
 
 @app.command()
@@ -40,10 +28,12 @@ def serve(
         list[str] | None,
         typer.Option(
             help="Make replies fail: a code (3040), error:4006, html:502, empty:200, stall:100, cut:100, end:100, "
-            "garbage:100, event:3040, whole, dribble:0.01, content-type:text/plain; with @0.1 behind it, one in ten. "
+            "garbage:100, event:3040, whole, dribble:0.01, content-type:text/plain, item:3040 (of a batch); with @0.1 "
+            "behind it, one in ten. "
             "May be given more than once, each with its share."
         ),
     ] = None,
+    batch_delay: Annotated[float, typer.Option(help="Seconds that a batch stays queued.", min=0)] = 0.0,
 ) -> None:
     """Serve Workers AI's wire on this machine, with a small real model behind it, until Ctrl-C."""
     try:
@@ -62,7 +52,15 @@ def serve(
         faults = any_of(fault) if fault else None
     except ValueError as error:
         sys.exit(f"--fault: {error}")
-    server = LocalServer(host=host, port=port, model_path=model, api_token=token, account_id=account, faults=faults)
+    server = LocalServer(
+        host=host,
+        port=port,
+        model_path=model,
+        api_token=token,
+        account_id=account,
+        faults=faults,
+        batch_delay=batch_delay,
+    )
     try:
         server.start()
     except (EngineError, ImportError) as error:

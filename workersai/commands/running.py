@@ -1,0 +1,198 @@
+"""A job at a terminal: a bar that moves, a budget that is kept, and Ctrl-C that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bar,
+)
+from rich.text import Text
+
+from workersai import AsyncClient, CostTracker, RateLimit
+from workersai.batch import AsyncBatch, Progress, progress_of
+from workersai.commands.app import INTERRUPTED
+from workersai.errors import BudgetExceededError, WorkersAIError
+
+_TICK = 0.25  # seconds between two looks at the progress
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How fast, and for how much: calls at once, requests a minute (0: no limit), US dollars for the whole job."""
+
+    concurrency: int
+    rate: int
+    budget: float | None
+
+
+def run_job(journal: Path, requests: Iterable[Any] | None, options: dict[str, Any], limits: Limits) -> None:
+    """Runs a job to its end, or to where something stops it; then it says how to go on.
+
+    Raises:
+        WorkersAIError: what stopped it.
+        typer.Exit: Ctrl-C stopped it.
+    """
+    spent = progress_of(journal).cost_usd if journal.exists() else 0.0
+    budget = None if limits.budget is None else max(0.0, limits.budget - spent)
+    ways = {
+        **options,
+        "journal": journal,
+        "hands_over": False,
+        "concurrency": limits.concurrency,
+        "rate_limit": RateLimit(calls=limits.rate) if limits.rate else None,
+    }
+    try:
+        with CostTracker(budget) if budget is not None else nullcontext():
+            progress = asyncio.run(_job(requests, ways))
+    except KeyboardInterrupt:
+        progress = progress_of(journal) if journal.exists() else Progress()
+    except BudgetExceededError as error:
+        raise _resumable(error, journal, "with a larger --budget: ") from None
+    except WorkersAIError as error:
+        if not journal.exists() or not progress_of(journal).ready:
+            raise
+        raise _resumable(error, journal) from None
+    _conclude(progress, journal)
+
+
+def _resumable(error: WorkersAIError, journal: Path, how: str = "") -> WorkersAIError:
+    error.reword(f"{error.message}\n{_so_far(progress_of(journal))} Go on {how}{_again(journal)}")
+    return error
+
+
+def _so_far(progress: Progress) -> str:
+    return f"{progress.answered + progress.failed:,} of {progress.rows:,} rows are done (${progress.cost_usd:,.4f})."
+
+
+def _again(journal: Path, *options: str) -> str:
+    return shlex.join(["workersai", "batch", "resume", str(journal), *options])
+
+
+def _conclude(progress: Progress, journal: Path) -> None:
+    if not progress.ready:
+        typer.echo("Stopped while the rows were being read: nothing was sent.", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if not progress.done:
+        at_work = f" {progress.parts:,} batches go on at the service meanwhile." if progress.parts else ""
+        typer.echo(f"Stopped: {_so_far(progress)}{at_work} Go on with: {_again(journal)}", err=True)
+        raise typer.Exit(INTERRUPTED)
+    typer.echo(_so_far(progress), err=True)
+    if progress.unclear_parts:
+        typer.echo(
+            f"Of {progress.unclear_parts:,} batches it is not known whether the service took them: their rows were "
+            "sent again, and may be billed twice.",
+            err=True,
+        )
+    if progress.failed:
+        again = _again(journal, "--retry-failed")
+        typer.echo(f"{progress.failed:,} rows ended with an error. To ask them again: {again}", err=True)
+
+
+async def _job(requests: Iterable[Any] | None, ways: dict[str, Any]) -> Progress:
+    async with AsyncClient() as client, client.batch(requests, **ways) as job:
+        with _interrupts(job), _bar() as bar:
+            showing = asyncio.ensure_future(_show(bar, job.progress))
+            try:
+                async for _ in job:
+                    pass
+            finally:
+                showing.cancel()
+                _update(bar, job.progress)
+    return job.progress
+
+
+@contextmanager
+def _interrupts(job: AsyncBatch) -> Iterator[None]:
+    """Ctrl-C lets what is under way end, since it is paid for; a second one doesn't."""
+    loop, main = asyncio.get_running_loop(), asyncio.current_task()
+    broken_off = False
+
+    def interrupted() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        loop.add_signal_handler(signal.SIGINT, cancelled)
+        typer.echo("Stopping once what is under way has ended; Ctrl-C again breaks it off.", err=True)
+        job.stop()
+
+    def cancelled() -> None:
+        nonlocal broken_off
+        broken_off = True
+        if main is not None:
+            main.cancel()
+
+    with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C ends it at once
+        loop.add_signal_handler(signal.SIGINT, interrupted)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if broken_off:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)
+
+
+class _Facts(ProgressColumn):
+    """Rows a second, tokens, dollars so far and to come."""
+
+    def render(self, task: Task) -> Text:
+        progress: Progress | None = task.fields.get("progress")
+        if progress is None or not progress.ready:
+            return Text("checking the rows")
+        speed = f"{task.speed:,.1f}" if task.speed else "-"
+        tokens = progress.prompt_tokens + progress.completion_tokens
+        to_come = ""
+        if progress.answered and progress.cost_usd:
+            to_come = f", about ${progress.cost_usd / progress.answered * progress.left:,.2f} to come"
+        return Text(f"{speed} rows/s  {tokens:,} tokens  ${progress.cost_usd:,.2f}{to_come}")
+
+
+def _bar() -> Bar:
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Facts(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        speed_estimate_period=30,
+    )
+
+
+async def _show(bar: Bar, progress: Progress) -> None:
+    while True:
+        _update(bar, progress)
+        await asyncio.sleep(_TICK)
+
+
+def _update(bar: Bar, progress: Progress) -> None:
+    done = progress.answered + progress.failed
+    total = progress.rows if progress.ready else None
+    failed = f" {progress.failed:,} failed" if progress.failed else ""
+    under_way = f" {progress.parts:,} batches queued" if progress.parts else ""
+    told = {"description": f"rows{failed}{under_way}", "total": total, "progress": progress}
+    if not bar.tasks:
+        bar.add_task(completed=done, **told)  # type: ignore[arg-type]
+    else:
+        bar.update(bar.tasks[0].id, completed=done if progress.ready else progress.rows, **told)  # type: ignore[arg-type]
