@@ -18,7 +18,7 @@ from workersai.batch.opening import Opening
 from workersai.batch.plan import Asker, Plan
 from workersai.batch.results import request_of_row, result_of_row
 from workersai.batch.settling import Books, is_fatal
-from workersai.batch.steps import Begin, Ended, Hand, JobFlow, Next, Work
+from workersai.batch.steps import Begin, Ended, Hand, JobFlow, Leave, Next, NotSentError, Work
 from workersai.batch.tables import Row
 from workersai.batch.underway import Batches
 from workersai.batch.values import BatchResult, Progress
@@ -130,10 +130,14 @@ class Job:
                 yield Hand(results[start : start + _CHUNK])
 
     def _go_on(self) -> JobFlow:
+        left = False
         while True:
             if self._goes_on:
                 yield from self._batches.begin_more()
                 yield from self._begin_calls()
+            if not self._goes_on and not left:
+                left = True
+                yield Leave()
             self.progress.calls = len(self._calls)
             if not self._is_busy():
                 break
@@ -189,6 +193,8 @@ class Job:
                 self._stop = self._stop or self._batches.stop
                 continue
             row, outcome = self._calls.pop(end.key[1]), end.error or end.value
+            if isinstance(outcome, NotSentError):
+                continue
             if isinstance(outcome, BudgetExceededError):
                 self._rows.appendleft(row)
                 self._no_money = outcome

@@ -11,7 +11,7 @@ from typing import Any
 from typing_extensions import Self
 
 from workersai.batch.job import Job
-from workersai.batch.steps import Begin, Ended, Hand, Next, Take, Work
+from workersai.batch.steps import Begin, Ended, Hand, Leave, Next, NotSentError, Take, Watched, Work
 from workersai.batch.values import BatchResult, Progress
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
@@ -77,6 +77,8 @@ async def _results(
                     tasks.begin(step)
                 case Next(seconds):
                     outcome = await tasks.ended(seconds)
+                case Leave():
+                    await tasks.leave_unsent()
                 case Hand(results):
                     for result in results:
                         yield result
@@ -122,25 +124,32 @@ class _Tasks:
 
     def __init__(self, pump: Pump) -> None:
         self._pump = pump
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Watched] = {}
         self._ended: list[Ended | Exception] = []
         self._some_ended = asyncio.Event()
 
     def begin(self, call: Begin) -> None:
         """Begins a call."""
-        task = asyncio.ensure_future(self._work(call))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        watched = Watched(call)
+        task = asyncio.ensure_future(self._work(watched))
+        self._running[task] = watched
+        task.add_done_callback(self._running.pop)
 
-    async def _work(self, begun: Begin) -> None:
+    async def _work(self, watched: Watched) -> None:
         try:
-            ended: Ended | Exception = Ended(begun.key, await self._pump(begun.call, begun.flow))
+            ended: Ended | Exception = Ended(watched.key, await self._pump(watched.call, watched.flow()))
         except WorkersAIError as error:
-            ended = Ended(begun.key, error=error)
+            ended = Ended(watched.key, error=error)
         except Exception as error:  # noqa: BLE001 - raised again where the results are awaited
             ended = error
         self._ended.append(ended)
         self.wake()
+
+    async def leave_unsent(self) -> None:
+        """Breaks off the calls that are not being sent."""
+        left = {task: watched for task, watched in self._running.items() if watched.leave()}
+        await _cancelled(left)
+        self._ended += [Ended(watched.key, error=NotSentError("The job was stopped.")) for watched in left.values()]
 
     def wake(self) -> None:
         """Ends the wait for the next one."""
@@ -162,8 +171,12 @@ class _Tasks:
 
     async def cancel(self) -> None:
         """Breaks off all that are under way."""
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        await _cancelled(self._running)
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

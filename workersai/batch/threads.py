@@ -13,11 +13,11 @@ from typing import Any
 from typing_extensions import Self
 
 from workersai.batch.job import Job
-from workersai.batch.steps import Begin, Ended, Hand, Next, Take, Work
+from workersai.batch.steps import Begin, Ended, Hand, Key, Leave, Next, NotSentError, Take, Watched, Work
 from workersai.batch.values import BatchResult, Progress
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
-from workersai.flows import Flow, Send
+from workersai.flows import Flow
 
 Pump = Callable[[Call, Flow[Any]], Any]
 
@@ -75,6 +75,8 @@ def _results(job: Job, requests: Iterable[Any], pump: Pump) -> Generator[BatchRe
                     threads.begin(step)
                 case Next(seconds):
                     outcome = threads.ended(seconds)
+                case Leave():
+                    threads.leave_unsent()
                 case Hand(results):
                     yield from results
     finally:
@@ -87,45 +89,36 @@ class _Threads:
 
     def __init__(self, pump: Pump) -> None:
         self._pump = pump
-        self._begun: queue.SimpleQueue[Begin | None] = queue.SimpleQueue()
+        self._begun: queue.SimpleQueue[Watched | None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[Ended | BaseException] = queue.SimpleQueue()
+        self._under_way: dict[Key, Watched] = {}
         self._idle = threading.Semaphore(0)
         self._count = 0
-        self._left = False
 
     def begin(self, call: Begin) -> None:
         """Begins a call, in a thread that is idle or in a new one."""
         if not self._idle.acquire(blocking=False):
             self._count += 1
             threading.Thread(target=self._work, name=f"workersai-batch-{self._count}", daemon=True).start()
-        self._begun.put(call)
+        self._under_way[call.key] = watched = Watched(call)
+        self._begun.put(watched)
 
     def _work(self) -> None:
-        while (begun := self._begun.get()) is not None:
+        while (watched := self._begun.get()) is not None:
             try:
-                ended: Ended | BaseException = Ended(begun.key, self._pump(begun.call, self._heard(begun.flow)))
+                ended: Ended | BaseException = Ended(watched.key, self._pump(watched.call, watched.flow()))
             except WorkersAIError as error:
-                ended = Ended(begun.key, error=error)
+                ended = Ended(watched.key, error=error)
             except BaseException as error:  # noqa: BLE001 - raised again where the results are awaited
                 ended = error
             self._idle.release()
             self._ended.put(ended)
 
-    def _heard(self, flow: Flow[Any]) -> Flow[Any]:
-        """The flow, which ends before it sends anything of which nobody would hear any more, as a retry."""
-        try:
-            step = next(flow)
-            while not (self._left and isinstance(step, Send)):
-                try:
-                    outcome = yield step
-                except WorkersAIError as error:
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(outcome)
-        except StopIteration as end:
-            return end.value
-        flow.close()
-        raise WorkersAIError("The job was left.")
+    def leave_unsent(self) -> None:
+        """Ends the calls that are not being sent; their threads will find out."""
+        for key, watched in list(self._under_way.items()):
+            if watched.leave():
+                self._ended.put(Ended(key, error=NotSentError("The job was stopped.")))
 
     def ended(self, seconds: float | None) -> list[Ended]:
         """All calls that have ended; waits a while for the first one, and not always as long as it is asked to."""
@@ -134,11 +127,12 @@ class _Threads:
             found.append(_raised(self._ended.get(timeout=_A_WHILE if seconds is None else min(seconds, _A_WHILE))))
         while not self._ended.empty():
             found.append(_raised(self._ended.get()))
-        return found
+        # Of one that was left, its thread tells once more when it has found out.
+        return [ended for ended in found if self._under_way.pop(ended.key, None) is not None]
 
     def leave(self) -> None:
         """Lets the threads end, each after what it is doing."""
-        self._left = True
+        self.leave_unsent()
         for _ in range(self._count):
             self._begun.put(None)
 

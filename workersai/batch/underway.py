@@ -13,7 +13,7 @@ from typing import Any
 from workersai.batch.parts import Told, Unclear, poll, submission
 from workersai.batch.plan import Plan
 from workersai.batch.settling import Books, Part, is_fatal
-from workersai.batch.steps import Begin, Ended, JobFlow, JobStep, Work
+from workersai.batch.steps import Begin, Ended, JobFlow, JobStep, NotSentError, Work
 from workersai.batch.values import BatchResult
 from workersai.errors import BadRequestError, ServerError, WorkersAIError
 from workersai.retries import backoff
@@ -122,7 +122,7 @@ class Batches:
         unclear = isinstance(end.value, Unclear)
         yield Work(partial(self._books.take_back, part, unclear=unclear))
         if not isinstance(end.value, Unclear):
-            self.stop = end.error
+            self.stop = None if isinstance(end.error, NotSentError) else end.error
             return []
         error = end.value.error
         logger.warning(
@@ -147,6 +147,8 @@ class Batches:
             return (yield from self._settle_told(part, watch, end.value))
         if isinstance(end.error, BadRequestError):  # it is not known any more
             return (yield from self._fail(part, end.error))
+        if isinstance(end.error, NotSentError):
+            return []
         watch.failures += 1
         if is_fatal(end.error) or watch.failures == _FAILED_POLLS:
             self.stop = end.error

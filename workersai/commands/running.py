@@ -31,7 +31,7 @@ from rich.text import Text
 from workersai import AsyncClient, CostTracker, RateLimit
 from workersai.batch import AsyncBatch, Progress, progress_of
 from workersai.commands.app import INTERRUPTED
-from workersai.errors import BudgetExceededError, WorkersAIError
+from workersai.errors import BudgetExceededError, JournalError, WorkersAIError
 
 _TICK = 0.25  # seconds between two looks at the progress
 
@@ -49,8 +49,8 @@ def run_job(journal: Path, requests: Iterable[Any] | None, options: dict[str, An
     """Runs a job to its end, or to where something stops it; then it says how to go on.
 
     Raises:
-        WorkersAIError: what stopped it.
-        typer.Exit: Ctrl-C stopped it.
+        WorkersAIError: what kept it from beginning.
+        typer.Exit: something stopped it, and it was told how to go on.
     """
     spent = progress_of(journal).cost_usd if journal.exists() else 0.0
     budget = None if limits.budget is None else max(0.0, limits.budget - spent)
@@ -66,22 +66,19 @@ def run_job(journal: Path, requests: Iterable[Any] | None, options: dict[str, An
             progress = asyncio.run(_job(requests, ways))
     except KeyboardInterrupt:
         progress = progress_of(journal) if journal.exists() else Progress()
-    except BudgetExceededError as error:
-        raise _resumable(error, journal, "with a larger --budget: ") from None
     except WorkersAIError as error:
-        if not journal.exists() or not progress_of(journal).ready:
+        if isinstance(error, JournalError) or not journal.exists() or not progress_of(journal).ready:
             raise
-        raise _resumable(error, journal) from None
+        larger = ", with a larger --budget" if isinstance(error, BudgetExceededError) else ""
+        typer.echo(f"{error}\n{_so_far(progress_of(journal))} Go on with{larger}: {_again(journal)}", err=True)
+        raise typer.Exit(1) from None
     _conclude(progress, journal)
 
 
-def _resumable(error: WorkersAIError, journal: Path, how: str = "") -> WorkersAIError:
-    error.reword(f"{error.message}\n{_so_far(progress_of(journal))} Go on {how}{_again(journal)}")
-    return error
-
-
 def _so_far(progress: Progress) -> str:
-    return f"{progress.answered + progress.failed:,} of {progress.rows:,} rows are done (${progress.cost_usd:,.4f})."
+    return (
+        f"{progress.answered + progress.failed:,} of {progress.rows:,} rows are done ({_dollars(progress.cost_usd)})."
+    )
 
 
 def _again(journal: Path, *options: str) -> str:
@@ -163,8 +160,12 @@ class _Facts(ProgressColumn):
         tokens = progress.prompt_tokens + progress.completion_tokens
         to_come = ""
         if progress.answered and progress.cost_usd:
-            to_come = f", about ${progress.cost_usd / progress.answered * progress.left:,.2f} to come"
-        return Text(f"{speed} rows/s  {tokens:,} tokens  ${progress.cost_usd:,.2f}{to_come}")
+            to_come = f", about {_dollars(progress.cost_usd / progress.answered * progress.left)} to come"
+        return Text(f"{speed} rows/s  {tokens:,} tokens  {_dollars(progress.cost_usd)}{to_come}")
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
 
 
 def _bar() -> Bar:

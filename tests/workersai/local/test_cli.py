@@ -144,9 +144,13 @@ def test_a_host_that_others_can_reach_is_warned_of(tmp_path: Path) -> None:
     assert complaint.startswith("There is no file")
 
 
-@pytest.mark.parametrize(("library", "what"), [("typer", "The command"), ("starlette", "workersai.local")])
-def test_a_missing_library_is_one_line_with_what_to_install(tmp_path: Path, library: str, what: str) -> None:
+@pytest.mark.parametrize(
+    ("library", "what", "extra"), [("typer", "The command", "cli"), ("starlette", "workersai.local", "local")]
+)
+def test_a_missing_library_is_one_line_with_what_to_install(
+    tmp_path: Path, library: str, what: str, extra: str
+) -> None:
     (tmp_path / f"{library}.py").write_text(f"raise ModuleNotFoundError('blocked', name='{library}')")
     environment = {**PLAIN, "PYTHONPATH": str(tmp_path)}
     complaint = complaint_of(finished("serve", "--port", "0", environment=environment))
-    assert complaint == f"{what} needs {library}, which is not installed: pip install 'workersai[local]'"
+    assert complaint == f"{what} needs {library}, which is not installed: pip install 'workersai[{extra}]'"
