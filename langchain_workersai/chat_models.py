@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable
 from pydantic import ConfigDict
 from typing_extensions import override
 
+from langchain_workersai.batch import BatchingChatModel
 from langchain_workersai.counting import CountingChatModel
 from langchain_workersai.errors import langchain_errors
 from langchain_workersai.messages import ChunkWriter, message_to_langchain, messages_from_langchain
@@ -22,7 +23,6 @@ from langchain_workersai.profile import profile_of
 from langchain_workersai.retries import on_retry
 from langchain_workersai.structured import StructuredOutputParser, class_of, structured, titled
 from langchain_workersai.tools import ToolSource, envelope_of, plain, tool_from_langchain, tools_from_langchain
-from workersai.connected import ConnectedModel
 from workersai.errors import BadRequestError
 from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai
 from workersai.protocol.values import Completion, Delta
@@ -30,7 +30,7 @@ from workersai.protocol.values import Completion, Delta
 _SAID_TO_THIS_CLASS = frozenset({"stream", "streaming", "stream_usage"})
 
 
-class ChatWorkersAI(CountingChatModel, ConnectedModel):
+class ChatWorkersAI(CountingChatModel, BatchingChatModel):
     """Chat with a model on Cloudflare Workers AI.
 
     Setup:

@@ -24,6 +24,7 @@ from llama_index.core.tools.types import BaseTool
 from pydantic import ConfigDict
 from typing_extensions import override
 
+from llamaindex_workersai.batch import BatchingLLM
 from llamaindex_workersai.messages import (
     GrowingResponse,
     chat_response,
@@ -34,7 +35,6 @@ from llamaindex_workersai.messages import (
 from llamaindex_workersai.structured import JSONModePredictions, was_cut
 from llamaindex_workersai.tools import tools_from_llamaindex
 from workersai.catalog import DEFAULT_MAX_TOKENS, SERVICE_MAX_TOKENS, model_card
-from workersai.connected import ConnectedModel
 from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai, tools_of
 from workersai.protocol.values import Delta
 from workersai.tokens import count_tokens, counts_exactly, token_ids
@@ -44,7 +44,7 @@ T = TypeVar("T")
 _TEMPLATE = 64  # more than the template's own tokens of a prompt in two or three messages
 
 
-class WorkersAI(JSONModePredictions, ConnectedModel):
+class WorkersAI(JSONModePredictions, BatchingLLM):
     """A model on Cloudflare Workers AI.
 
     Setup:

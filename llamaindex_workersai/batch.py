@@ -1,0 +1,107 @@
+"""Bulk work through LlamaIndex: the service's Batch API, with prompts or messages in and responses out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing, closing
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
+from typing_extensions import Unpack
+
+from llamaindex_workersai.messages import chat_response, completion_response, messages_from_llamaindex
+from workersai.batch import BatchOptions, BatchRequest, BatchResult
+from workersai.connected import ConnectedModel
+from workersai.errors import WorkersAIError
+
+BatchInput = str | Sequence[ChatMessage]
+"""A prompt, whose answer is a ``CompletionResponse``, or a conversation, whose answer is a ``ChatResponse``."""
+Response = ChatResponse | CompletionResponse
+
+
+class BatchingLLM(ConnectedModel):
+    """An LLM that any number of inputs can be given to at once."""
+
+    def batch_api(
+        self,
+        inputs: Iterable[BatchInput] | None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Unpack[BatchOptions],
+    ) -> list[Response | WorkersAIError]:
+        """The answers to many inputs, in their order, by the service's Async Batch API where that fits.
+
+        Args:
+            inputs: Prompts, or lists of messages. None: those of the ``journal``.
+            return_exceptions: True: an input that failed has its error in the list. False: once all have ended, the
+                first error is raised; with a ``journal``, the answers are in it.
+            **kwargs: ``journal``, ``mode``, ``part_size`` and their kind (:class:`workersai.batch.BatchOptions`), and
+                the options of the calls, ``response_format`` too.
+
+        What fits, how messages become the one prompt that a batch takes, and what becomes of failures is written at
+        :meth:`workersai.Client.batch`. LlamaIndex's callbacks and instrumentation are not told of each input.
+
+        Raises:
+            BadRequestError: inputs can't be sent, each told with its row; nothing was sent.
+            JournalError: the journal is another job's, in use, or can't be written.
+            WorkersAIError: an input failed, or all would have.
+        """
+        kwargs["in_order"] = True
+        return _whole([outcome for _, outcome in self.batch_api_as_completed(inputs, **kwargs)], return_exceptions)
+
+    async def abatch_api(
+        self,
+        inputs: Iterable[BatchInput] | None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Unpack[BatchOptions],
+    ) -> list[Response | WorkersAIError]:
+        """The answers to many inputs, in their order; see :meth:`batch_api`."""
+        kwargs["in_order"] = True
+        results = [outcome async for _, outcome in self.abatch_api_as_completed(inputs, **kwargs)]
+        return _whole(results, return_exceptions)
+
+    def batch_api_as_completed(
+        self, inputs: Iterable[BatchInput] | None, **kwargs: Unpack[BatchOptions]
+    ) -> Iterator[tuple[int, Response | WorkersAIError]]:
+        """The answers to many inputs as they come, each with its place; one that failed is its error.
+
+        They are not held: this is for more than fits the memory. Arguments and errors are those of :meth:`batch_api`.
+        """
+        with closing(self._client.batch(_requests(inputs), **self._job_options(kwargs))) as results:
+            for result in results:
+                yield result.index, _outcome(result)
+
+    async def abatch_api_as_completed(
+        self, inputs: Iterable[BatchInput] | None, **kwargs: Unpack[BatchOptions]
+    ) -> AsyncIterator[tuple[int, Response | WorkersAIError]]:
+        """The answers to many inputs as they come; see :meth:`batch_api_as_completed`."""
+        async with aclosing(self._async_client.batch(_requests(inputs), **self._job_options(kwargs))) as results:
+            async for result in results:
+                yield result.index, _outcome(result)
+
+    def _job_options(self, kwargs: BatchOptions) -> BatchOptions:
+        options: BatchOptions = self._options(kwargs)  # type: ignore[assignment]
+        return options
+
+
+def _requests(inputs: Iterable[BatchInput] | None) -> Iterator[BatchRequest] | None:
+    if inputs is None:
+        return None
+    return (BatchRequest(each if isinstance(each, str) else messages_from_llamaindex(each)) for each in inputs)
+
+
+def _outcome(result: BatchResult) -> Response | WorkersAIError:
+    if result.completion is None:
+        return result.error or WorkersAIError("There is no answer.")
+    if isinstance(result.request.input, str):
+        return completion_response(result.completion)
+    return chat_response(result.completion)
+
+
+def _whole(outcomes: list[Response | WorkersAIError], return_exceptions: bool) -> list[Response | WorkersAIError]:  # noqa: FBT001
+    """All of them, or the first error."""
+    if not return_exceptions:
+        for outcome in outcomes:
+            if isinstance(outcome, WorkersAIError):
+                raise outcome
+    return outcomes
