@@ -66,6 +66,7 @@ def section(bulk: Bulk) -> str:
             _pairs(bulk["pairs"]),
             "",
             _killed(bulk["killed"]),
+            "",
         ]
     )
 
@@ -131,7 +132,7 @@ def _killed(killed: list[Killed]) -> str:
         "rows left in the journal": [told["left"] for told in killed],
         "batches that it calls unclear": [told["unclear"] for told in killed],
         "rows that the server was asked for again": [told["again"] for told in killed],
-        "at the most, as documented": [told["most_again"] for told in killed],
+        "as many as the kills explain": [told["most_again"] for told in killed],
     }
     lines = _head("", *columns)
     lines += [f"| {title} | {' | '.join(f'{count:,}' for count in counts)} |" for title, counts in rows.items()]
