@@ -58,9 +58,9 @@ def section(bulk: Bulk) -> str:
         [
             "## Bulk work",
             "",
-            f"Written by `make bench-bulk` on {bulk['day']}: {bulk['machine']}. Load: {bulk['load']:.2f}.",
+            f"Written by `make bench-bulk` on {bulk['day']}: {bulk['machine']}.",
             "",
-            _EXPLAINED,
+            _EXPLAINED.format(load=bulk["load"]),
             _jobs(bulk["jobs"]),
             "",
             _pairs(bulk["pairs"]),
@@ -143,6 +143,7 @@ _EXPLAINED = """\
 Measured is the client, in a process of its own, together with the local server and a script, in another: they share
 two cores, and the service itself is slower. The client's results are counted and checked, not held; a prompt has
 about 85 characters, an answer 75. `rate_limit` is None and `poll_interval` 0.1, so that nothing waits for the clock.
+The machine is shared: before the run its load was {load:.2f}.
 
 - **rows/s** is from the first request that is read to the last result that is handed over, with the journal on disk.
 - **memory** is the resident memory of the client's process: after its imports, after the first 1,000 results, and at
