@@ -119,14 +119,16 @@ def main() -> None:
 
 def run(rows: int, kills: int) -> Bulk:
     """All of it."""
-    load = os.getloadavg()[0]
+    before = os.getloadavg()[0]
     with TemporaryDirectory() as name:
         folder = Path(name)
         with serving_locally() as server:
             jobs = _jobs(server, rows, folder)
             pairs = _pairs(max(1, rows // _SMALLER), folder, server)
         killed = killed_jobs(kills, min(rows, 5_000), folder)
-    return Bulk(day=today(), machine=machine(), load=load, jobs=jobs, pairs=pairs, killed=killed)
+    return Bulk(
+        day=today(), machine=machine(), load=(before, os.getloadavg()[0]), jobs=jobs, pairs=pairs, killed=killed
+    )
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def test_the_page_has_a_row_for_each_job_of_bulk_work() -> None:
         Bulk(
             day="today",
             machine="here",
-            load=0.5,
+            load=(0.5, 1.5),
             jobs={title: [{**numbers, "rows": 1_000}, {**numbers, "rows": 2_000}] for title in JOBS},
             pairs=[pair],
             killed=[killed],
