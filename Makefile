@@ -26,7 +26,7 @@ bench: $(BENCH)/.ready  ## everything side by side with other packages: a quarte
 bench-quick: $(BENCH)/.ready  ## the most telling part, once each, in less than a minute; writes nothing
 	$(BENCH)/bin/python -m benchmarks.run --quick
 
-bench-bulk: $(READY)  ## bulk work: 100,000 rows, and jobs that are killed: ten minutes; writes its part of RESULTS.md
+bench-bulk: $(READY)  ## bulk work: 100,000 rows, and jobs that are killed: twelve minutes; writes its part of RESULTS.md
 	$(BIN)/python -m benchmarks.bulk
 
 record: $(READY)  ## recordings of each kind of exchange, from Cloudflare with credentials, else from the local server

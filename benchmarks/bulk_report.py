@@ -143,8 +143,8 @@ _EXPLAINED = """\
 Measured is the client, in a process of its own, together with the local server and a script, in another: they share
 two cores, and the service itself is slower. The client's results are counted and checked, not held; a prompt has
 about 85 characters, an answer 75. `rate_limit` is None and `poll_interval` 0.1, so that nothing waits for the clock.
-The machine is shared: its load was {:.2f} before the run and {:.2f} after it, of which the run's own is about 2. Rates
-differ by up to two times from one run to the next; processor time and memory differ less.
+The machine is shared: its load was {:.2f} before the run and {:.2f} after it, the run's own processes counted. Rates
+differ by two times and more from one run to the next; processor time and memory differ less.
 
 - **rows/s** is from the first request that is read to the last result that is handed over, with the journal on disk.
 - **memory** is the resident memory of the client's process: after its imports, after the first 1,000 results, and at
