@@ -84,7 +84,8 @@ class Batches:
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _has_room(self) -> bool:
-        return len(self._watches) + len(self._submitting) < _AT_ONCE
+        """Whether a batch may be sent. One at a time: those being sent are what is unclear should the process end."""
+        return not self._submitting and len(self._watches) < _AT_ONCE
 
     def begin_more(self) -> JobFlow:
         """Asks for those that are due, and sends more."""
@@ -94,7 +95,7 @@ class Batches:
                 watch.asked = True
                 call = self._books.asker.poll(watch.request_id)
                 yield Begin(("poll", part), call, poll(call))
-        while self._more and not self.no_money and self._has_room() and self._not_before <= now:
+        if self._more and not self.no_money and self._has_room() and self._not_before <= now:
             part_to_send: Part | None = yield Work(partial(self._books.next_part, self._plan.part_size))
             if part_to_send is None:
                 self.no_money = self._more = (yield Work(self._books.journal.batched)) > 0
