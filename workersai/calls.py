@@ -121,7 +121,9 @@ class BaseClient(Generic[ClientT]):
             raise RuntimeError(f"This {type(self).__name__} was closed; make another.")
 
     def _checked_on_retry(self, on_retry: OnRetry | None) -> OnRetry | None:
-        if on_retry is not None and not callable(on_retry):
+        if on_retry is None:
+            return None
+        if not callable(on_retry):
             raise BadRequestError(f"on_retry must be a callable, not {type(on_retry).__name__}.")
         if inspect.iscoroutinefunction(on_retry) and not self._awaits:
             raise BadRequestError("on_retry is a coroutine function, which only an AsyncClient can await.")

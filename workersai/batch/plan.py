@@ -95,7 +95,7 @@ class Asker:
     def adopt(self, shaping: Mapping[str, Any]) -> None:
         """Takes the options of the job that the journal is of."""
         self.shaping = dict(shaping)
-        for name in ("carrier", "_call_options"):
+        for name in ("carrier", "_call_options", "_job_options"):
             self.__dict__.pop(name, None)
         self.check_price()
 
@@ -160,6 +160,8 @@ class Asker:
 
     def _options(self, of_row: Mapping[str, Any]) -> dict[str, Any]:
         """All options of a row: those that shape the answer are the job's own, whatever the client's defaults are."""
-        ways = {name: value for name, value in self.given.items() if name not in SHAPING}
-        none = dict.fromkeys((name for name in SHAPING if name != "model"), None)
-        return {**ways, **none, **self.shaping, **of_row}
+        return {**self._job_options, **of_row}
+
+    @cached_property
+    def _job_options(self) -> dict[str, Any]:
+        return {name: None if name in SHAPING else value for name, value in self.given.items()} | self.shaping
