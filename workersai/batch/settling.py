@@ -29,6 +29,7 @@ from workersai.errors import (
     WorkersAIError,
 )
 from workersai.protocol.batch import bytes_of, item_of, outcome_of, placed, room
+from workersai.protocol.reply import Asked
 from workersai.protocol.values import Completion, Usage
 
 logger = logging.getLogger("workersai")
@@ -68,11 +69,14 @@ class Books:
     progress: Progress
     held: dict[int, float] = field(default_factory=dict)
     """What is kept of the budgets for each batch under way."""
+    asked: dict[int, list[Asked]] = field(default_factory=dict)
+    """What the reader of each batch must know of its rows; of those that this process has sent."""
 
     def next_part(self, most_rows: int) -> Part | None:
         """The next batch, noted before it is sent; None where no row is left, or the budget has no room for one."""
         items: list[str] = []
         numbers: list[int] = []
+        asked: list[Asked] = []
         size, cost = 0, 0.0
         money = min((tracker.left for tracker in self.asker.trackers), default=float("inf"))
         card = self.asker.card
@@ -86,6 +90,7 @@ class Books:
                     break
                 items.append(item)
                 numbers.append(row.number)
+                asked.append(call.asked)
                 cost += own
         if not items:
             return None
@@ -93,7 +98,7 @@ class Books:
             part = self.journal.open_part(numbers)
         for tracker in self.asker.trackers:
             tracker.hold(cost, f"a batch of {len(items):,} rows")
-        self.held[part] = cost
+        self.held[part], self.asked[part] = cost, asked
         return Part(part, items, len(items), cost)
 
     def no_money(self) -> BudgetExceededError:
@@ -118,7 +123,7 @@ class Books:
         with self.journal.transaction(for_good=True):
             self.journal.take_back(part, state="unclear" if unclear else "refused")
         self.progress.unclear_parts += unclear
-        held = self.held.pop(part, 0.0)
+        held = self._forget(part)
         for tracker in self.asker.trackers:
             if unclear:
                 tracker.settle(held, None)
@@ -138,14 +143,14 @@ class Books:
             logger.warning("A batch (part %d) came with %d answers of no row.", part, len(responses) - answered)
         fatal: WorkersAIError | None = None
         ended: list[tuple[Row, Completion | WorkersAIError]] = []
-        for row, response in zip(rows, by_place, strict=True):
-            call = self.asker.call(request_of_row(row))
-            outcome = outcome_of(response, told.head, call.asked)
+        of_rows = self.asked.get(part) or [self.asker.call(request_of_row(row)).asked for row in rows]
+        for row, response, asked in zip(rows, by_place, of_rows, strict=True):
+            outcome = outcome_of(response, told.head, asked)
             if isinstance(outcome, Completion):
-                ended.append((row, with_finish_reason(outcome, call.asked)))
+                ended.append((row, with_finish_reason(outcome, asked)))
             elif is_fatal(outcome):
                 fatal = outcome
-            elif not (outcome.retryable and row.tries < call.max_retries):
+            elif not (outcome.retryable and row.tries < self.asker.carrier.max_retries):
                 ended.append((row, outcome))
         return self._close_part(part, ended, len(rows), told.reply.usage), fatal
 
@@ -167,10 +172,15 @@ class Books:
             self.journal.finish_part(part, tokens, None if usage is None else usage.cost_usd)
         self._count(usage)
         self.progress.parts -= 1
-        held = self.held.pop(part, 0.0)
+        held = self._forget(part)
         for tracker in self.asker.trackers:
             tracker.settle(held, counted, calls=rows)
         return results
+
+    def _forget(self, part: int) -> float:
+        """Forgets what was known of a batch; what was kept of the budgets for it."""
+        self.asked.pop(part, None)
+        return self.held.pop(part, 0.0)
 
     def finish_calls(self, ended: Sequence[tuple[Row, Completion | WorkersAIError]]) -> list[BatchResult]:
         """Keeps what single calls ended with."""
