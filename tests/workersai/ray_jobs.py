@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,44 +27,43 @@ from workersai.ray.sharing import SharedLimiter, SharingClient
 OUTCOME = "outcome: "
 
 
-class Worker(AskModel):
-    """One of two workers: none begins before the other is there, and each row tells which of them answered it.
+class Mortal(AskModel):
+    """Kills its process in the middle of a batch, the first time that it meets a row: half of the batch is answered."""
 
-    With a ``deadly_row`` the worker that has it kills its process, once, in the middle of a batch: with some of its
-    rows answered, and the others not.
-    """
-
-    def __init__(self, folder: str, deadly_row: int | None = None, **arguments: Any) -> None:
+    def __init__(self, marker: str, deadly_row: int, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._folder, self._deadly_row = Path(folder), deadly_row
+        self._marker, self._deadly_row = Path(marker), deadly_row
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        (self._folder / f"worker {os.getpid()}").touch()
-        for _ in range(600):
-            if len(list(self._folder.glob("worker *"))) > 1:
-                break
-            time.sleep(0.05)
         if self._deadly_row in batch["id"].to_pylist():
             super().__call__(batch.slice(0, batch.num_rows // 2))
             with suppress(FileExistsError):  # it has died already
-                (self._folder / "died").touch(exist_ok=False)
+                self._marker.touch(exist_ok=False)
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(batch).append_column("worker", pa.array([os.getpid()] * batch.num_rows))
+        return super().__call__(batch)
 
 
-def ask(source: str, folder: str, limit: list[Any] | None = None, **arguments: Any) -> str:
-    """Asks about all rows with two workers, and writes them to the folder ``out`` in the one given."""
+def ask(source: str, target: str, limit: list[Any], **arguments: Any) -> str:
+    """Asks about all rows with two workers, of which one may be killed, and writes the answers to a folder."""
     rows = ray.data.read_parquet(source).repartition(8)
     answers = rows.map_batches(
-        Worker,
-        fn_constructor_kwargs={"folder": folder, "rate_limit": limit and RateLimit(*limit), **arguments},
+        Mortal if "marker" in arguments else AskModel,
+        fn_constructor_kwargs={"rate_limit": RateLimit(*limit), **arguments},
         compute=ray.data.ActorPoolStrategy(size=2),
         batch_format="pyarrow",
-        batch_size=25,
+        batch_size=10,
         num_cpus=0.1,
     )
-    answers.write_parquet(f"{folder}/out")
+    answers.write_parquet(target)
     return "done"
+
+
+def ask_by_turns(prompts: list[list[str]], limit: list[Any]) -> list[list[str]]:
+    """The answers of several workers at once, each with prompts of its own."""
+    actor: Any = ray.remote(AskModel).options(num_cpus=0.1)
+    workers = [actor.remote(rate_limit=RateLimit(*limit)) for _ in prompts]
+    tables = [worker.__call__.remote(pa.table({"prompt": own})) for worker, own in zip(workers, prompts, strict=True)]
+    return [table["answer"].to_pylist() for table in ray.get(tables)]
 
 
 def refuse_other_numbers() -> str:

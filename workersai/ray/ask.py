@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -68,8 +67,9 @@ class AskModel:
 
     A row whose call failed has no answer, and the error's name and text as its ``error``. Errors that no other row
     would escape stop the Dataset: a wrong token, a missing permission, the quota, an unknown model, a service that
-    can't be reached. Ray starts a killed actor again, and gives it the same blocks: no row is lost, but calls whose
-    answers were not handed on yet are made, and paid for, once more.
+    can't be reached. Ray starts a killed actor again, and the blocks that it had are done anew: no row is lost, but
+    their calls are made, and paid for, once more. Small blocks (``reviews.repartition(n)``) make that little, and give
+    all actors some.
 
     Args:
         prompt: The prompt, in which ``{column}`` stands for the row's value; a brace that stands for itself is written
@@ -118,8 +118,11 @@ class AskModel:
         self._response_format = given.pop("response_format", None)
         json_mode_of(self._response_format)
         self._client = SharingClient(**given)
+        # A thread of its own for the loop: Ray may call from several threads, or from inside of a loop of its own.
         self._loop = asyncio.new_event_loop()
-        self._lock = threading.Lock()  # a loop runs once at a time; Ray may call from several threads
+        self._thread = threading.Thread(target=self._loop.run_forever, name="workersai.ray", daemon=True)
+        self._thread.start()
+        self._lock = threading.Lock()
 
     @classmethod
     def checked(cls, **arguments: Any) -> dict[str, Any]:
@@ -154,18 +157,17 @@ class AskModel:
     def close(self) -> None:
         """Closes the connections. In Ray they end with the actor's process."""
         self._run(self._client.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
         self._loop.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        with self._lock:
-            task = self._loop.create_task(work)
+        with self._lock:  # one batch at a time, so that there are no more calls at once than was said
+            done = asyncio.run_coroutine_threadsafe(work, self._loop)
             try:
-                return self._loop.run_until_complete(task)
+                return done.result()
             finally:
-                if not task.done():  # Ctrl-C, or Ray ends the task
-                    task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        self._loop.run_until_complete(task)
+                done.cancel()  # where Ctrl-C, or Ray, ended the wait
 
     async def _outcomes(self, inputs: Sequence[Input | BadRequestError]) -> list[Outcome]:
         rows = iter(list(enumerate(inputs)))
