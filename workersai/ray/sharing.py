@@ -34,8 +34,8 @@ class SharedLimiter(Limiter):
     """The limiter of all processes of a cluster that name the same limit.
 
     Its actor outlives the worker and the job that came first (it is "detached", and needs no CPU). Where it is lost
-    with its machine, another takes its place and counts from then on. A turn costs about a millisecond, and there are
-    at most some hundreds of them a second.
+    with its machine, another takes its place and counts from then on. A turn costs about a millisecond, and
+    there are about a thousand of them a second at the most.
 
     Raises:
         ConfigurationError: the limit has other numbers already.
