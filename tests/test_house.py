@@ -80,6 +80,12 @@ def test_the_local_server_is_written_from_the_wire_page_alone() -> None:
             assert all(name.startswith(allowed) for name in ours), path
 
 
+def test_nothing_else_imports_what_needs_ray() -> None:
+    for path in MODULES:
+        if not name_of(path).startswith("workersai.ray"):
+            assert not any(name.split(".")[:2] == ["workersai", "ray"] for name in imports_of(path)), path
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_module_is_over_300_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
@@ -88,13 +94,11 @@ def test_no_module_is_over_300_lines(path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        (
-            "import workersai",
-            "langchain_core llama_index starlette uvicorn jsonschema xllamacpp typer aiohttp httpcore anyio sqlite3",
-        ),
-        ("import langchain_workersai", "llama_index starlette uvicorn jsonschema xllamacpp tiktoken typer"),
-        ("import llamaindex_workersai", "langchain_core starlette uvicorn jsonschema xllamacpp typer"),
-        ("import workersai.cli", "starlette uvicorn jsonschema xllamacpp typer"),
+        ("import workersai", "langchain_core llama_index starlette uvicorn jsonschema xllamacpp tiktoken typer ray"),
+        ("import workersai", "aiohttp httpcore anyio pyarrow pandas numpy sqlite3"),
+        ("import langchain_workersai", "llama_index starlette uvicorn jsonschema xllamacpp tiktoken typer ray"),
+        ("import llamaindex_workersai", "langchain_core starlette uvicorn jsonschema xllamacpp typer ray"),
+        ("import workersai.cli", "starlette uvicorn jsonschema xllamacpp typer ray"),
     ],
 )
 def test_an_import_brings_in_no_more_than_it_must(statement: str, absent: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable
 from types import TracebackType
@@ -18,7 +17,6 @@ from workersai.deadline import END_OF_BODY, Deadline
 from workersai.errors import APITimeoutError, WorkersAIError
 from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
 from workersai.loops import Word, leave, pool_here
-from workersai.pacing import Limiter
 from workersai.pools import Pool
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
@@ -180,7 +178,7 @@ class _Exchange(Generic[T]):
             case HangUp():
                 return await self._release()
             case Turn(limiter):
-                await self._take(limiter)
+                await limiter.taken(self._deadline.check_turn)
         return None
 
     async def _send(self, request: Request) -> ReplyHead:
@@ -198,20 +196,6 @@ class _Exchange(Generic[T]):
         else:
             self._pieces = self._response.aiter_bytes()
         return head_of(self._response)
-
-    async def _take(self, limiter: Limiter) -> None:
-        moved_up, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # its loop was closed, and it with it
-                loop.call_soon_threadsafe(moved_up.set)
-
-        with limiter.turn(wake) as turn:
-            self._deadline.check_turn(turn.seconds())
-            while seconds := turn.seconds():
-                with _scope(seconds):
-                    await moved_up.wait()
-                moved_up.clear()
 
     async def _wait(self, step: Wait) -> bool:
         await self._release()
@@ -235,7 +219,7 @@ class _Exchange(Generic[T]):
 
 def _scope(seconds: float | None) -> CancelScope:
     """A context that is left after so many seconds."""
-    import anyio  # noqa: PLC0415 - only for who has a deadline, a rate limit or plain httpx
+    import anyio  # noqa: PLC0415 - only for who has a deadline or plain httpx
 
     return anyio.move_on_after(seconds)
 

@@ -15,7 +15,7 @@ from workersai.catalog import SERVICE_MAX_TOKENS
 from workersai.costs import CostTracker, Meter, trackers_here
 from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import Options, call_options
-from workersai.pacing import Limiter, limiter_of
+from workersai.pacing import Limiter, RateLimit, limiter_of
 from workersai.pools import ClientT, Pool, settings_key
 from workersai.protocol.json_mode import JSONMode, ResponseFormat, json_mode_of
 from workersai.protocol.reply import Asked
@@ -129,6 +129,10 @@ class BaseClient(Generic[ClientT]):
             raise BadRequestError("on_retry is a coroutine function, which only an AsyncClient can await.")
         return on_retry
 
+    def _limiter_of(self, limit: RateLimit) -> Limiter:
+        """Whose turns keep a limit."""
+        return limiter_of(limit, self.settings.account_id)
+
     @property
     def defaults(self) -> Options:
         """The options that each call has unless it gives its own."""
@@ -184,7 +188,7 @@ class BaseClient(Generic[ClientT]):
                 in_json,
                 trackers,
                 (fit.most_tokens, fit.max_tokens or SERVICE_MAX_TOKENS),
-                None if options.rate_limit is None else limiter_of(options.rate_limit, self.settings.account_id),
+                None if options.rate_limit is None else self._limiter_of(options.rate_limit),
                 options.deadline,
                 on_retry,
             )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -144,6 +145,24 @@ class Limiter:
             if not waited:
                 self.leave(turn)
 
+    async def taken(self, check: Callable[[float], None] | None = None) -> None:
+        """Waits for a turn on the running event loop; ``check`` is told the seconds at the least, and may refuse."""
+        moved_up, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # its loop was closed, and it with it
+                loop.call_soon_threadsafe(moved_up.set)
+
+        with self.turn(wake) as turn:
+            if check is not None:
+                check(turn.seconds())
+            while seconds := turn.seconds():
+                import anyio  # noqa: PLC0415 - takes its time, and most calls need not wait
+
+                with anyio.move_on_after(seconds):
+                    await moved_up.wait()
+                moved_up.clear()
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Holds the lock, and at the end lets those go who leave.
@@ -205,13 +224,22 @@ def limiter_of(limit: RateLimit, account_id: str) -> Limiter:
     key = (limit.name, None) if limit.name else (None, account_id)
     with _LOCK:
         limiter = _limiters.setdefault(key, Limiter(limit))
-    if limiter.limit != limit:
+    check_agreed(limit, limiter.limit, "this process")
+    return limiter
+
+
+def check_agreed(limit: RateLimit, kept: RateLimit, where: str) -> None:
+    """Fails where a limit has other numbers than the one that is kept under the same name.
+
+    Raises:
+        ConfigurationError: it has.
+    """
+    if kept != limit:
         whose = f"named {limit.name!r}" if limit.name else "of this account"
         raise ConfigurationError(
-            f"The rate limit {whose} is {limiter.limit.calls} calls in {limiter.limit.seconds:g} s already, for all of "
-            "this process: use the same numbers, or give this one a name of its own."
+            f"The rate limit {whose} is {kept.calls} calls in {kept.seconds:g} s already, for all of {where}: use the "
+            "same numbers, or give this one a name of its own."
         )
-    return limiter
 
 
 def _forked() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from workersai.batch import BatchRequest, BatchResult
+from workersai.batch.templates import Template
 from workersai.commands.tables import Columns, Row
 from workersai.errors import BadRequestError
 from workersai.protocol.values import Message
@@ -51,13 +51,7 @@ class Prompts:
     def __post_init__(self) -> None:
         if self.template is not None and self.column is not None:
             raise BadRequestError("Give either --prompt or --prompt-column, not both.")
-        try:
-            parts = list(string.Formatter().parse(self.template or ""))
-        except ValueError as error:
-            raise BadRequestError(f"--prompt: {error}; a brace of its own is written twice.") from None
-        self._fields = [name for _, name, _, _ in parts if name is not None]
-        if any(spec or conversion or not name for _, name, spec, conversion in parts if name is not None):
-            raise BadRequestError("--prompt: a field is the name of a column in braces, as in {text}.")
+        self._template = None if self.template is None else Template(self.template, "--prompt")
 
     def requests(self, rows: Iterable[Row], limit: int | None) -> Iterator[BatchRequest]:
         """The requests of the first rows.
@@ -81,10 +75,8 @@ class Prompts:
         return BatchRequest(asked, reference, metadata=self._kept(row))
 
     def _asked(self, row: Row) -> Any:
-        if self.template is not None:
-            return string.Formatter().vformat(
-                self.template, (), {name: _told(_cell(row, name)) for name in self._fields}
-            )
+        if self._template is not None:
+            return self._template.filled({name: _told(_cell(row, name)) for name in self._template.columns})
         if self.column is not None:
             return _told(_cell(row, self.column))
         for name in _ASKED:

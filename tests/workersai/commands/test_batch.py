@@ -284,7 +284,7 @@ def test_a_dry_run_counts_and_sends_nothing(tmp_path: Path) -> None:
         ([{"text": "a"}], [], "Row 1: it has neither a prompt nor messages: say with --prompt-column"),
         ([{"text": "a"}], ["--prompt", "{no}"], "Row 1: it has no column 'no'; its columns: text."),
         ([{"text": "a"}], ["--prompt", "{"], "--prompt: "),
-        ([{"text": "a"}], ["--prompt", "{text!r}"], "--prompt: a field is the name of a column"),
+        ([{"text": "a"}], ["--prompt", "{text!r}"], "--prompt: {text!r} is not the name of a column alone"),
         ([{"text": "a"}], ["--prompt", "{text}", "--prompt-column", "text"], "either --prompt or --prompt-column"),
         ([{"text": "a", "answer": 1}], ["--prompt-column", "text"], "it has a column 'answer'"),
         ([{"text": "a"}], ["--prompt-column", "text", "--keep", "no"], "no column 'no'"),
