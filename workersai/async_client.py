@@ -46,7 +46,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     """
 
     _http_kind = httpx.AsyncClient
-    _awaits = True
+    awaits = True
 
     async def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
         """The whole answer; see :meth:`workersai.Client.run`."""
@@ -80,7 +80,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         """
         from workersai.batch import AsyncBatch, job_of  # noqa: PLC0415 - SQLite, for who needs it
 
-        return AsyncBatch(job_of(self, requests, options), requests or (), self._pump)
+        return AsyncBatch(job_of(self, requests, options), () if requests is None else requests, self._pump)
 
     async def _pump(self, call: Call, flow: Flow[T]) -> T:
         async with _Exchange(await self._pool(), call, flow) as exchange:

@@ -70,7 +70,8 @@ class BaseClient(Generic[ClientT]):
     """What :class:`~workersai.Client` and :class:`~workersai.AsyncClient` are alike in; their arguments stand there."""
 
     _http_kind: type[ClientT]
-    _awaits: bool
+    awaits: bool
+    """Whether it is for asyncio."""
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class BaseClient(Generic[ClientT]):
             return None
         if not callable(on_retry):
             raise BadRequestError(f"on_retry must be a callable, not {type(on_retry).__name__}.")
-        if inspect.iscoroutinefunction(on_retry) and not self._awaits:
+        if inspect.iscoroutinefunction(on_retry) and not self.awaits:
             raise BadRequestError("on_retry is a coroutine function, which only an AsyncClient can await.")
         return on_retry
 

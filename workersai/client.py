@@ -53,7 +53,7 @@ class Client(BaseClient[httpx.Client]):
     """
 
     _http_kind = httpx.Client
-    _awaits = False
+    awaits = False
 
     def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
         """The whole answer to a text (the service's Prompt form) or to messages.
@@ -131,7 +131,7 @@ class Client(BaseClient[httpx.Client]):
         """
         from workersai.batch import Batch, job_of  # noqa: PLC0415 - SQLite, for who needs it
 
-        return Batch(job_of(self, requests, options), requests or (), self._pump)
+        return Batch(job_of(self, requests, options), () if requests is None else requests, self._pump)
 
     def _pump(self, call: Call, flow: Flow[T]) -> T:
         with _Exchange(self._pool(), call, flow) as exchange:

@@ -20,6 +20,7 @@ from workersai.protocol.values import Usage
 _inside: ContextVar[tuple[CostTracker, ...]] = ContextVar("workersai_cost_trackers", default=())
 _open: list[CostTracker] = []
 _LOCK = threading.RLock()
+_ROUNDING = 1e-9  # dollars
 _STARTED_INSIDE = "_workersai_cost_trackers"
 
 
@@ -130,14 +131,19 @@ class CostTracker:
         """
         with self._lock:
             spent, held = self._cost, self._held
-            if self.budget is None or spent + held + dollars <= self.budget:
+            if self.budget is None or spent + held + dollars <= self.budget + _ROUNDING:
                 self._held += dollars
                 return
-        kept = f", {_dollars(held)} kept for calls under way or of unknown cost" if held else ""
+        kept = f", {_dollars(held)} kept for calls under way or of unknown cost" if held > _ROUNDING else ""
         raise BudgetExceededError(
             f"The budget of {_dollars(self.budget)} could be passed: {_dollars(spent)} are spent{kept}, and this call "
             f"may cost up to {_dollars(dollars)} ({why}). Lower max_tokens, or raise the budget."
         )
+
+    def keep(self, dollars: float) -> None:
+        """Keeps so much of the budget for what was sent already, whether it is there or not."""
+        with self._lock:
+            self._held += dollars
 
     def release(self, dollars: float) -> None:
         """Gives back what was kept for a call that came to nothing."""

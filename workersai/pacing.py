@@ -210,9 +210,13 @@ _LOCK = threading.Lock()  # only held to look up a limiter, or to make one
 
 
 def limiter_of_account(account_id: str) -> Limiter:
-    """The limiter that all calls of an account share, with the service's own numbers where none were given yet."""
+    """The limiter that all calls of an account share; where none was given yet, one with the service's own numbers.
+
+    That one is of those who give none: it binds nobody who gives other numbers later.
+    """
     with _LOCK:
-        return _limiters.setdefault((None, account_id), Limiter(RateLimit()))
+        given = _limiters.get((None, account_id))
+        return given or _limiters.setdefault(("", account_id), Limiter(RateLimit()))
 
 
 def limiter_of(limit: RateLimit, account_id: str) -> Limiter:

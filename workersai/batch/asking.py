@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from workersai.batch.job import Job
 from workersai.batch.plan import Asker, Plan
 from workersai.batch.reading import Mode
+from workersai.batch.values import BatchRequest
 from workersai.calls import BaseClient, RunOptions
 from workersai.costs import trackers_here
 from workersai.errors import BadRequestError
@@ -57,6 +58,7 @@ class BatchOptions(RunOptions, total=False):
     """Whatever a new journal is to keep with the job, as JSON can hold it; see :func:`~workersai.batch.notes_of`."""
 
 
+_SOURCES: dict[bool, tuple[type, ...]] = {False: (Iterable,), True: (Iterable, AsyncIterable)}
 _WAYS = {each.name for each in fields(Plan)}
 
 
@@ -71,8 +73,20 @@ def job_of(client: BaseClient[Any], requests: object, options: BatchOptions) -> 
     ways: dict[str, Any] = {name: value for name, value in options.items() if name in _WAYS}
     own: dict[str, Any] = {name: value for name, value in options.items() if name not in _WAYS}
     if ways.get("journal") is not None:
-        ways["journal"] = Path(ways["journal"])
+        ways["journal"] = _path_of(ways["journal"])
     elif requests is None:
         raise BadRequestError("batch takes requests, or the journal of a job to go on with.")
+    alone = isinstance(requests, str | bytes | Mapping | BatchRequest)
+    if requests is not None and (alone or not isinstance(requests, _SOURCES[client.awaits])):
+        raise BadRequestError(
+            f"batch takes requests one after the other, as in a list, not {type(requests).__name__}; run asks one."
+        )
     asker = Asker(client.settings, client.prepare, {**client.defaults, **own}, own, trackers_here())
     return Job(Plan(**ways), asker, has_requests=requests is not None)
+
+
+def _path_of(journal: object) -> Path:
+    """The one path of a file, by whatever name it was given."""
+    if not isinstance(journal, str | os.PathLike) or not os.fspath(journal) or "\0" in str(journal):
+        raise BadRequestError(f"journal must be the path of a file, not {journal!r:.80}.")
+    return Path(journal).resolve()

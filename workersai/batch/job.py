@@ -22,7 +22,7 @@ from workersai.batch.steps import Begin, Ended, Hand, JobFlow, Leave, Next, NotS
 from workersai.batch.tables import Row
 from workersai.batch.underway import Batches
 from workersai.batch.values import BatchResult, Progress
-from workersai.errors import BudgetExceededError, JournalError, WorkersAIError
+from workersai.errors import BudgetExceededError, WorkersAIError
 from workersai.flows import run
 from workersai.protocol.values import Completion
 
@@ -51,6 +51,8 @@ class Job:
         self._told = 0  # results, in order
         self._stop: WorkersAIError | None = None
         self._stopping = False
+        self._journal = Journal(plan.journal)
+        self._books = Books(self._journal, asker, self.progress)
 
     def stop(self) -> None:
         """Lets the job end as soon as what is under way has ended; from any thread."""
@@ -66,38 +68,34 @@ class Job:
         Raises:
             WorkersAIError: an error that no row would escape; the journal is ready to go on.
         """
-        path = self._plan.journal
-        is_new = path is not None and not path.exists()
-        if is_new and not self._has_requests:
-            raise JournalError(f"There is no journal {path}.")
-        self._journal: Journal = yield Work(partial(Journal, path))
         try:
+            yield Work(partial(self._journal.open, must_exist=not self._has_requests))
             opening = Opening(self._journal, self._plan, self._asker, self.progress)
             yield from opening.flow(lambda: self._stopping, has_requests=self._has_requests)
             if not opening.ready:
                 return
-            is_new = False
             yield Work(self._begin_books)
             yield from self._hand_stored()
             yield from self._go_on()
         finally:
+            self._books.close()
             self._journal.close()
-            if is_new and path is not None:
-                path.unlink(missing_ok=True)  # of a job whose requests were never all read
 
     def _begin_books(self) -> None:
         counted = self._journal.progress()
         for name in (each.name for each in fields(Progress)):
             setattr(self.progress, name, getattr(counted, name))
-        self._books = Books(self._journal, self._asker, self.progress)
+        self._books.take_up()
         self._batches = Batches(self._plan, self._books)
 
     def _hand_stored(self) -> JobFlow:
         """Hands over what the journal has already; in order, as far as there is no gap."""
+        if not self._plan.hands_over:
+            return
         if self._plan.in_order:
             yield from self._hand_in_order()
         last = -1
-        while self._plan.hands_over and not self._plan.in_order:
+        while not self._plan.in_order:
             stored: list[BatchResult] = yield Work(partial(self._stored, last))
             if not stored:
                 break
@@ -123,9 +121,11 @@ class Job:
         return found
 
     def _hand(self, results: Sequence[BatchResult]) -> JobFlow:
+        if not self._plan.hands_over:
+            return
         if self._plan.in_order:
             yield from self._hand_in_order()
-        elif self._plan.hands_over:
+        else:
             for start in range(0, len(results), _CHUNK):
                 yield Hand(results[start : start + _CHUNK])
 
@@ -133,7 +133,7 @@ class Job:
         left = False
         while True:
             if self._goes_on:
-                yield from self._batches.begin_more()
+                yield from self._hand((yield from self._batches.begin_more()))
                 yield from self._begin_calls()
             if not self._goes_on and not left:
                 left = True

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workersai.batch.files import APPLICATION, Lock, told
+from workersai.batch.files import APPLICATION, VERSION, Lock, told
 from workersai.batch.tables import Row, Stored, counted, stored
 from workersai.batch.values import Progress
 from workersai.errors import JournalError
 
-_VERSION = 1
 _TABLES = """
 CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE requests (
@@ -31,7 +30,7 @@ CREATE TABLE work (
 );
 CREATE INDEX work_by_part ON work (part, batched, number);
 CREATE TABLE parts (
-    id INTEGER PRIMARY KEY, state TEXT NOT NULL, request_id TEXT,
+    id INTEGER PRIMARY KEY, state TEXT NOT NULL, request_id TEXT, most_cost REAL NOT NULL,
     prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL
 );
 CREATE TABLE results (
@@ -54,49 +53,59 @@ class Outcome:
 
 
 class Journal:
-    """One open journal. Only one process may have it open for work; others may read its progress.
+    """A journal; nothing else of it may be used before :meth:`open`, or after :meth:`close`.
+
+    Only one job may have it open; others may read its progress.
 
     Args:
         path: Where it is, or is to be made; None for one of this process alone, which is gone with it.
-
-    Raises:
-        JournalError: it is no journal, is in use, or can't be made.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        with told(path):
-            self._lock = None if path is None else Lock(path)
-        try:
-            with told(path):
-                # Work on it is done by one thread at a time, which need not be the same one.
-                self._db = sqlite3.connect(path or "", isolation_level=None, check_same_thread=False)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")
-                self._made_or_known()
-        except JournalError:
-            self._release()
-            raise
+        self._is_new = False
+        self._lock: Lock | None = None
+        self._db: sqlite3.Connection
 
-    def _made_or_known(self) -> None:
+    def open(self, *, must_exist: bool) -> None:
+        """Opens it, or makes it.
+
+        Raises:
+            JournalError: it is no journal, is in use, or can't be made; or it isn't there, and must be.
+        """
+        with told(self.path):
+            if self.path is not None:
+                if must_exist and not self.path.exists():
+                    raise JournalError(f"There is no journal {self.path}.")
+                self._lock = Lock(self.path)
+                self._is_new = not self.path.exists()
+            # Work on it is done by one thread at a time, which need not be the same one.
+            self._db = sqlite3.connect(self.path or "", isolation_level=None, check_same_thread=False)
+            self._make_or_know()
+            self._db.execute("PRAGMA journal_mode=WAL")
+
+    def _make_or_know(self) -> None:
         known = self._value("PRAGMA application_id") == APPLICATION
         if not known and self._value("SELECT count(*) FROM sqlite_master"):
             raise JournalError(f"{self.path} is a database, and no journal of a batch job: choose another file.")
-        if known and self._value("PRAGMA user_version") != _VERSION:
+        if known and self._value("PRAGMA user_version") != VERSION:
             raise JournalError(f"{self.path} is the journal of another version of workersai: go on with that one.")
         if not known:
             self._db.executescript(
-                f"BEGIN; {_TABLES} PRAGMA application_id={APPLICATION}; PRAGMA user_version={_VERSION}; COMMIT;"
+                f"BEGIN; {_TABLES} PRAGMA application_id={APPLICATION}; PRAGMA user_version={VERSION}; COMMIT;"
             )
 
     def close(self) -> None:
-        """Closes it; it is one file again, and stays so when it is read."""
-        with suppress(sqlite3.Error):  # where somebody reads it just now, or nothing can be written any more
-            self._db.execute("PRAGMA journal_mode=DELETE")
-        self._db.close()
-        self._release()
-
-    def _release(self) -> None:
+        """Closes it, as far as it is open; it is one file again, or none where it was new and nothing was begun."""
+        if "_db" in self.__dict__:
+            with suppress(
+                sqlite3.Error, JournalError
+            ):  # somebody reads it just now, or nothing can be written any more
+                self._is_new = self._is_new and not self.fact("ready")
+                self._db.execute("PRAGMA journal_mode=DELETE")
+            self._db.close()
+            if self._is_new and self.path is not None:
+                self.path.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release()
 
@@ -125,8 +134,8 @@ class Journal:
 
     def fact(self, name: str, default: Any = None) -> Any:
         """A fact of the job."""
-        told = self._db.execute("SELECT value FROM job WHERE name = ?", (name,)).fetchone()
-        return default if told is None else json.loads(told[0])
+        kept = self._all("SELECT value FROM job WHERE name = ?", (name,))
+        return json.loads(kept[0][0]) if kept else default
 
     def clear(self) -> None:
         """Forgets all rows, of a job whose requests were not read to their end."""
@@ -158,14 +167,15 @@ class Journal:
             (batched, after),
         )
 
-    def open_part(self, numbers: Sequence[int]) -> int:
-        """Notes that these rows are about to be sent as a batch, and numbers it."""
-        (part,) = self._db.execute("INSERT INTO parts (state) VALUES ('sending') RETURNING id").fetchone()
+    def open_part(self, numbers: Sequence[int], most_cost: float) -> int:
+        """Notes that these rows are about to be sent as a batch, which may cost so much, and numbers it."""
+        cursor = self._db.execute("INSERT INTO parts (state, most_cost) VALUES ('sending', ?)", (most_cost,))
+        part = cursor.lastrowid
         self._db.executemany(
             "UPDATE work SET part = ?, place = ? WHERE number = ?",
             [(part, place, number) for place, number in enumerate(numbers)],
         )
-        return int(part)
+        return int(part or 0)
 
     def sent(self, part: int, request_id: str) -> None:
         """Notes the id that the service gave a batch."""
@@ -176,12 +186,10 @@ class Journal:
         self._db.execute("UPDATE parts SET state = ? WHERE id = ?", (state, part))
         self._db.execute("UPDATE work SET part = NULL, place = NULL WHERE part = ?", (part,))
 
-    def parts(self, state: str) -> list[tuple[int, str]]:
-        """The batches in a state, each with the id that the service gave it."""
-        return [
-            (int(part), str(request_id))
-            for part, request_id in self._db.execute("SELECT id, request_id FROM parts WHERE state = ?", (state,))
-        ]
+    def parts(self, state: str) -> list[tuple[int, str, float]]:
+        """The batches in a state, each with the id that the service gave it, and what it may cost."""
+        found = self._all("SELECT id, request_id, most_cost FROM parts WHERE state = ?", (state,))
+        return [(int(part), str(request_id), float(cost)) for part, request_id, cost in found]
 
     def rows_of(self, part: int) -> list[Row]:
         """The rows of a batch, by their places."""
@@ -234,9 +242,9 @@ class Journal:
             for row in self._db.execute(query, values):
                 yield Row(*row)
 
-    def _row(self, query: str) -> Sequence[Any]:
-        row: Sequence[Any] = self._db.execute(query).fetchone()
-        return row
+    def _all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with told(self.path):
+            return self._db.execute(query, values).fetchall()
 
     def _value(self, query: str) -> Any:
-        return self._row(query)[0]
+        return self._all(query)[0][0]

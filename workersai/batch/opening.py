@@ -122,7 +122,7 @@ class Opening:
         """Decides anew what is to be sent how, and what becomes of batches that were being sent."""
         journal = self._journal
         with journal.transaction():
-            for part, _ in journal.parts("sending"):
+            for part, *_ in journal.parts("sending"):
                 logger.warning(
                     "The job ended while a batch (part %d) was being sent: it is not known whether the service took "
                     "it. Its rows are sent again, and may be billed twice.",

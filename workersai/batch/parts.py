@@ -64,4 +64,5 @@ def _was_not_taken(error: WorkersAIError) -> bool:
     """Whether a request surely did nothing: it didn't reach the service, or was refused in its own words."""
     status = error.status_code or 0
     refused = 400 <= status < 500 and status != _REQUEST_TIMEOUT  # noqa: PLR2004 - HTTP's client errors
-    return error.never_sent or refused or error.code is not None
+    told_in_a_200 = error.code is not None and status < 400  # noqa: PLR2004
+    return error.never_sent or refused or told_in_a_200

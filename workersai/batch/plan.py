@@ -56,6 +56,9 @@ class Plan:
             json_text(dict(self.notes))
         except BadRequestError as error:
             raise BadRequestError(f"notes: {error.message}") from None
+        for name in ("in_order", "retry_failed", "hands_over"):
+            if not isinstance(getattr(self, name), bool):
+                raise BadRequestError(f"{name} must be True or False, not {getattr(self, name)!r:.80}.")
         seconds = self.poll_interval
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST_INTERVAL:
             raise BadRequestError(f"poll_interval must be seconds above 0, at most 3,600, not {seconds!r:.80}.")

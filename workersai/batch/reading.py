@@ -17,6 +17,7 @@ from workersai.errors import BadRequestError, WorkersAIError
 from workersai.options import CallOptions
 from workersai.protocol.batch import bytes_of, item_of, room, unfit_for_batch
 from workersai.protocol.request import Input
+from workersai.protocol.values import Message
 
 Mode = Literal["auto", "batch", "calls"]
 RequestLike = BatchRequest | Input | Mapping[str, Any]
@@ -47,8 +48,12 @@ def request_of(source: Any) -> BatchRequest:
     else:
         raise BadRequestError(f"a request is a text, messages, a BatchRequest or a dict, not {type(source).__name__}.")
     reference = request.external_reference
-    if reference is not None and not isinstance(reference, str):
-        raise BadRequestError(f"external_reference must be a string, not {type(reference).__name__}.")
+    if reference is not None and not (isinstance(reference, str) and reference):
+        raise BadRequestError(f"external_reference must be a string, and not empty; got {reference!r:.80}.")
+    if not isinstance(request.input, str | list | tuple) or not all(
+        isinstance(message, Message | Mapping) for message in ([] if isinstance(request.input, str) else request.input)
+    ):
+        raise BadRequestError("a request asks a text, or a list of messages (workersai.Message, or dicts).")
     if not isinstance(request.metadata, Mapping) or not isinstance(request.options, Mapping):
         raise BadRequestError("metadata and options must be dicts.")
     for name in request.options:
@@ -87,7 +92,11 @@ class Reader:
     def skim(self, sources: Sequence[Any]) -> None:
         """Takes requests that were read before, for the fingerprint."""
         for source in sources:
-            self._texts(source)
+            try:
+                self._texts(source)
+            except WorkersAIError as error:
+                self._problem(self.count, error)
+                self.count += 1
 
     def read(self, sources: Sequence[Any]) -> tuple[list[Row], list[Outcome]]:
         """The rows of these requests, and the outcomes of those that can't be sent."""
@@ -128,11 +137,22 @@ class Reader:
     def _texts(self, source: Any) -> tuple[BatchRequest, tuple[str, str, str | None]]:
         """The request with its reference, itself and its metadata as the journal has them."""
         request = request_of(source)
-        texts = (
-            request.external_reference or f"row-{self.count + 1}",
-            request_to_json(request),
-            metadata_to_json(request.metadata),
-        )
+        try:
+            texts = (
+                request.external_reference or f"row-{self.count + 1}",
+                request_to_json(request),
+                metadata_to_json(request.metadata),
+            )
+            "".join(filter(None, texts)).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start : error.end]
+            raise BadRequestError(
+                f"its text holds {half!r}, half of a surrogate pair, which is no character."
+            ) from None
+        except (TypeError, ValueError) as error:
+            if isinstance(error, WorkersAIError):
+                raise
+            raise BadRequestError(f"it can't be kept as JSON: {error}.") from None
         self._hash.update(json.dumps(texts).encode())
         self.count += 1
         return request, texts

@@ -55,7 +55,8 @@ def options_to_json(options: Mapping[str, Any]) -> dict[str, Any]:
         told["tools"] = [tool_to_openai(tool) for tool in tools_of(told["tools"])]
     if told.get("response_format") is not None:
         told["response_format"] = response_format_to_json(told["response_format"])
-    return told
+    plain: dict[str, Any] = json.loads(json_text(told))
+    return plain
 
 
 def request_to_json(request: BatchRequest) -> str:
@@ -95,7 +96,7 @@ def completion_from_json(text: str) -> Completion:
 
 def error_to_json(error: WorkersAIError) -> str:
     """An error as text, without the piece of an answer that it may hold."""
-    known = type(error) if type(error).__name__ in vars(errors) else WorkersAIError
+    known = next(kind for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind)
     facts = {name: value for name, value in error.facts().items() if value is not None and name != "partial"}
     return json.dumps({"class": known.__name__, "message": error.message, "facts": facts}, ensure_ascii=False)
 

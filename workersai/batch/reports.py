@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from workersai.batch.files import APPLICATION, told
+from workersai.batch.files import APPLICATION, VERSION, told
 from workersai.batch.results import result_of_row
 from workersai.batch.tables import counted, stored
 from workersai.batch.values import BatchResult, Progress
@@ -61,4 +61,6 @@ def _opened(journal: str | os.PathLike[str]) -> Iterator[sqlite3.Connection | No
         known = db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION
         if not known and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise JournalError(f"{path} is no journal of a batch job.")
+        if known and db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            raise JournalError(f"{path} is the journal of another version of workersai: ask that one.")
         yield db if known else None

@@ -19,6 +19,7 @@ from workersai.batch.results import (
 )
 from workersai.batch.tables import Row
 from workersai.batch.values import BatchResult, Progress
+from workersai.costs import CostTracker
 from workersai.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -56,8 +57,6 @@ class Part:
 
     id: int
     items: Sequence[str]
-    rows: int
-    most_cost: float
 
 
 @dataclass
@@ -72,17 +71,42 @@ class Books:
     asked: dict[int, list[Asked]] = field(default_factory=dict)
     """What the reader of each batch must know of its rows; of those that this process has sent."""
 
-    def next_part(self, most_rows: int) -> Part | None:
-        """The next batch, noted before it is sent; None where no row is left, or the budget has no room for one."""
+    def take_up(self) -> None:
+        """Keeps of the budgets what the batches may cost that an earlier run of the job has sent."""
+        for part, _, cost in self.journal.parts("sent"):
+            self.held[part] = cost
+            for tracker in self.asker.trackers:
+                tracker.keep(cost)
+
+    def close(self) -> None:
+        """Gives back what is kept for batches whose end this run doesn't see."""
+        for part in list(self.held):
+            self._release(part)
+
+    def _release(self, part: int) -> None:
+        held = self._forget(part)
+        for tracker in self.asker.trackers:
+            tracker.release(held)
+
+    def next_part(self, most_rows: int) -> tuple[Part | None, list[BatchResult]]:
+        """The next batch, noted before it is sent, and rows that can't be sent any more.
+
+        It is None where no row is left, or the budget has no room for one.
+        """
         items: list[str] = []
         numbers: list[int] = []
         asked: list[Asked] = []
+        unfit: list[tuple[Row, WorkersAIError]] = []
         size, cost = 0, 0.0
         money = min((tracker.left for tracker in self.asker.trackers), default=float("inf"))
         card = self.asker.card
         with closing(self.journal.waiting(batched=True)) as rows:
             for row in rows:
-                call = self.asker.call(request_of_row(row))
+                try:
+                    call = self.asker.call(request_of_row(row))
+                except WorkersAIError as error:  # by another estimate of its tokens than the one that let it pass
+                    unfit.append((row, error))
+                    continue
                 item = item_of(json.loads(call.request.content), row.reference)
                 size += bytes_of(item)
                 own = 0.0 if card is None else card.cost_usd(*call.most_tokens)
@@ -92,14 +116,26 @@ class Books:
                 numbers.append(row.number)
                 asked.append(call.asked)
                 cost += own
-        if not items:
-            return None
+        results = self.finish_calls(unfit)
+        if not items or not self._held(cost, f"a batch of {len(items):,} rows"):
+            return None, results
         with self.journal.transaction(for_good=True):
-            part = self.journal.open_part(numbers)
-        for tracker in self.asker.trackers:
-            tracker.hold(cost, f"a batch of {len(items):,} rows")
+            part = self.journal.open_part(numbers, cost)
         self.held[part], self.asked[part] = cost, asked
-        return Part(part, items, len(items), cost)
+        return Part(part, items), results
+
+    def _held(self, cost: float, why: str) -> bool:
+        """Keeps so much of each budget; False where another has taken it meanwhile."""
+        holding: list[CostTracker] = []
+        try:
+            for tracker in self.asker.trackers:
+                tracker.hold(cost, why)
+                holding.append(tracker)
+        except BudgetExceededError:
+            for tracker in holding:
+                tracker.release(cost)
+            return False
+        return True
 
     def no_money(self) -> BudgetExceededError:
         """Why the budget has no room for the next row."""
@@ -123,12 +159,12 @@ class Books:
         with self.journal.transaction(for_good=True):
             self.journal.take_back(part, state="unclear" if unclear else "refused")
         self.progress.unclear_parts += unclear
+        if not unclear:
+            self._release(part)
+            return
         held = self._forget(part)
         for tracker in self.asker.trackers:
-            if unclear:
-                tracker.settle(held, None)
-            else:
-                tracker.release(held)
+            tracker.settle(held, None)
 
     def finish_part(self, part: int, told: Told) -> tuple[list[BatchResult], WorkersAIError | None]:
         """Keeps the answers of a batch; gives the results, and an error that stops the job.
@@ -143,7 +179,7 @@ class Books:
             logger.warning("A batch (part %d) came with %d answers of no row.", part, len(responses) - answered)
         fatal: WorkersAIError | None = None
         ended: list[tuple[Row, Completion | WorkersAIError]] = []
-        of_rows = self.asked.get(part) or [self.asker.call(request_of_row(row)).asked for row in rows]
+        of_rows = self.asked.get(part) or [self._asked_of(row) for row in rows]
         for row, response, asked in zip(rows, by_place, of_rows, strict=True):
             outcome = outcome_of(response, told.head, asked)
             if isinstance(outcome, Completion):
@@ -153,6 +189,12 @@ class Books:
             elif not (outcome.retryable and row.tries < self.asker.carrier.max_retries):
                 ended.append((row, outcome))
         return self._close_part(part, ended, len(rows), told.reply.usage), fatal
+
+    def _asked_of(self, row: Row) -> Asked:
+        try:
+            return self.asker.call(request_of_row(row)).asked
+        except WorkersAIError:  # by another estimate of its tokens than the one that it was sent by
+            return self.asker.carrier.asked
 
     def fail_part(self, part: int, error: WorkersAIError) -> list[BatchResult]:
         """Ends a batch that came to nothing: each of its rows has its error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from itertools import islice
 from types import TracebackType
@@ -83,8 +84,8 @@ async def _results(
                     for result in results:
                         yield result
     finally:
-        flow.close()
         await tasks.cancel()
+        flow.close()
 
 
 def _taker(requests: Iterable[Any] | AsyncIterable[Any]) -> Callable[[int], Awaitable[list[Any]]]:
@@ -111,12 +112,18 @@ def _taker(requests: Iterable[Any] | AsyncIterable[Any]) -> Callable[[int], Awai
 
 async def _whole(what: Callable[[], Any]) -> Any:
     """Does it in a thread, to its end: cancelled in the middle, the journal would have two hands on it."""
-    work = asyncio.ensure_future(asyncio.to_thread(what))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
+    # It is no task, which the end of the loop would cancel by itself.
+    work = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, what)
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        work.exception()  # which nobody asks for any more
+        raise cancelled
+    return work.result()
 
 
 class _Tasks:
@@ -127,6 +134,7 @@ class _Tasks:
         self._running: dict[asyncio.Task[None], Watched] = {}
         self._ended: list[Ended | Exception] = []
         self._some_ended = asyncio.Event()
+        self._failure: Exception | None = None  # of our own or the caller's making, told once the rest is kept
 
     def begin(self, call: Begin) -> None:
         """Begins a call."""
@@ -157,17 +165,22 @@ class _Tasks:
 
     async def ended(self, seconds: float | None) -> list[Ended]:
         """All calls that have ended; waits for the first one."""
+        if self._failure is not None:
+            raise self._failure
         if not self._ended:
             self._some_ended.clear()
+            # Not wait_for, which until Python 3.12 may swallow a cancellation.
+            loop = asyncio.get_running_loop()
+            alarm = None if seconds is None else loop.call_later(seconds, self._some_ended.set)
             try:
-                await asyncio.wait_for(self._some_ended.wait(), seconds)
-            except (TimeoutError, asyncio.TimeoutError):
-                return []
+                await self._some_ended.wait()
+            finally:
+                if alarm is not None:
+                    alarm.cancel()
         found, self._ended = self._ended, []
-        for ended in found:
-            if isinstance(ended, Exception):
-                raise ended
-        return [ended for ended in found if isinstance(ended, Ended)]
+        self._failure = next((ended for ended in found if isinstance(ended, Exception)), None)
+        kept = [ended for ended in found if isinstance(ended, Ended)]
+        return kept if kept or self._failure is None else await self.ended(0)
 
     async def cancel(self) -> None:
         """Breaks off all that are under way."""

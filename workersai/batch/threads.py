@@ -94,6 +94,7 @@ class _Threads:
         self._under_way: dict[Key, Watched] = {}
         self._idle = threading.Semaphore(0)
         self._count = 0
+        self._failure: BaseException | None = None  # of our own or the caller's making, told once the rest is kept
 
     def begin(self, call: Begin) -> None:
         """Begins a call, in a thread that is idle or in a new one."""
@@ -122,22 +123,23 @@ class _Threads:
 
     def ended(self, seconds: float | None) -> list[Ended]:
         """All calls that have ended; waits a while for the first one, and not always as long as it is asked to."""
-        found: list[Ended] = []
+        if self._failure is not None:
+            raise self._failure
+        found: list[Ended | BaseException] = []
         with suppress(queue.Empty):
-            found.append(_raised(self._ended.get(timeout=_A_WHILE if seconds is None else min(seconds, _A_WHILE))))
+            found.append(self._ended.get(timeout=_A_WHILE if seconds is None else min(seconds, _A_WHILE)))
         while not self._ended.empty():
-            found.append(_raised(self._ended.get()))
+            found.append(self._ended.get())
+        self._failure = next((ended for ended in found if isinstance(ended, BaseException)), None)
         # Of one that was left, its thread tells once more when it has found out.
-        return [ended for ended in found if self._under_way.pop(ended.key, None) is not None]
+        kept = [ended for ended in found if isinstance(ended, Ended) and self._is_awaited(ended.key)]
+        return kept if kept or self._failure is None else self.ended(0)
+
+    def _is_awaited(self, key: Key) -> bool:
+        return self._under_way.pop(key, None) is not None
 
     def leave(self) -> None:
         """Lets the threads end, each after what it is doing."""
         self.leave_unsent()
         for _ in range(self._count):
             self._begun.put(None)
-
-
-def _raised(ended: Ended | BaseException) -> Ended:
-    if isinstance(ended, BaseException):
-        raise ended
-    return ended

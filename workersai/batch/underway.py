@@ -13,7 +13,7 @@ from typing import Any
 from workersai.batch.parts import Told, Unclear, poll, submission
 from workersai.batch.plan import Plan
 from workersai.batch.settling import Books, Part, is_fatal
-from workersai.batch.steps import Begin, Ended, JobFlow, JobStep, NotSentError, Work
+from workersai.batch.steps import Begin, Ended, JobStep, NotSentError, Work
 from workersai.batch.values import BatchResult
 from workersai.errors import BadRequestError, ServerError, WorkersAIError
 from workersai.retries import backoff
@@ -24,6 +24,7 @@ _AT_ONCE = 8
 _LONGEST_WAIT = 30.0  # seconds between two polls of a batch, unless the first wait is longer already
 _SLOWER = 1.5  # how much longer each wait is than the one before
 _FAILED_POLLS = 5  # in a row, each with its own retries
+_OF_THE_ADDRESS = (None, 7000, 7003)  # codes of a 4xx that tell of the address, and of no batch
 
 Settled = Generator[JobStep, Any, "list[BatchResult]"]
 
@@ -52,7 +53,7 @@ class Batches:
         self._books = books
         self._watches = {
             part: _Watch(request_id, plan.poll_interval, time.monotonic())
-            for part, request_id in books.journal.parts("sent")
+            for part, request_id, _ in books.journal.parts("sent")
         }
         self._submitting: set[int] = set()
         self._more = True
@@ -87,8 +88,8 @@ class Batches:
         """Whether a batch may be sent. One at a time: those being sent are what is unclear should the process end."""
         return not self._submitting and len(self._watches) < _AT_ONCE
 
-    def begin_more(self) -> JobFlow:
-        """Asks for those that are due, and sends more."""
+    def begin_more(self) -> Settled:
+        """Asks for those that are due, and sends more; the results are of rows that can't be sent any more."""
         now = time.monotonic()
         for part, watch in self._watches.items():
             if not watch.asked and watch.due <= now:
@@ -96,13 +97,16 @@ class Batches:
                 call = self._books.asker.poll(watch.request_id)
                 yield Begin(("poll", part), call, poll(call))
         if self._more and not self.no_money and self._has_room() and self._not_before <= now:
-            part_to_send: Part | None = yield Work(partial(self._books.next_part, self._plan.part_size))
+            part_to_send: Part | None
+            part_to_send, results = yield Work(partial(self._books.next_part, self._plan.part_size))
             if part_to_send is None:
                 self.no_money = self._more = (yield Work(self._books.journal.batched)) > 0
-                return
+                return list(results)
             call = self._books.asker.submission(part_to_send.items)
             self._submitting.add(part_to_send.id)
             yield Begin(("submit", part_to_send.id), call, submission(call))
+            return list(results)
+        return []
 
     def settle(self, end: Ended) -> Settled:
         """What becomes of a submission or a poll that has ended; the results that it gave."""
@@ -115,9 +119,12 @@ class Batches:
         self._submitting.discard(part)
         if isinstance(end.value, Told):
             self._unclear = 0
-            request_id = end.value.reply.request_id or ""
-            yield Work(partial(self._books.sent, part, request_id))
-            self._watches[part] = watch = _Watch(request_id, self._plan.poll_interval, 0.0)
+            request_id = end.value.reply.request_id
+            if request_id is not None:
+                yield Work(partial(self._books.sent, part, request_id))
+            else:
+                self._books.progress.parts += 1  # which has ended already
+            self._watches[part] = watch = _Watch(request_id or "", self._plan.poll_interval, 0.0)
             return (yield from self._settle_told(part, watch, end.value))
         self._more = True
         unclear = isinstance(end.value, Unclear)
@@ -127,8 +134,8 @@ class Batches:
             return []
         error = end.value.error
         logger.warning(
-            "It is not known whether the service took a batch (part %d): its rows are sent again, and may be billed "
-            "twice. %s",
+            "It is not known whether the service took a batch (part %d): its rows are to be sent again, and may be "
+            "billed twice. %s",
             part,
             error,
         )
@@ -146,15 +153,15 @@ class Batches:
         if end.error is None:
             watch.failures = 0
             return (yield from self._settle_told(part, watch, end.value))
-        if isinstance(end.error, BadRequestError):  # it is not known any more
+        if isinstance(end.error, BadRequestError) and end.error.code not in _OF_THE_ADDRESS:  # it is not known any more
             return (yield from self._fail(part, end.error))
         if isinstance(end.error, NotSentError):
             return []
         watch.failures += 1
-        if is_fatal(end.error) or watch.failures == _FAILED_POLLS:
+        if is_fatal(end.error) or isinstance(end.error, BadRequestError) or watch.failures == _FAILED_POLLS:
             self.stop = end.error
         logger.info("A batch (part %d) could not be asked for: %s", part, end.error)
-        self._put_off(watch)
+        self._put_off(watch, end.error.retry_after or 0.0)
         return []
 
     def _settle_told(self, part: int, watch: _Watch, told: Told) -> Settled:
@@ -177,7 +184,8 @@ class Batches:
         results: list[BatchResult] = yield Work(partial(self._books.fail_part, part, error))
         return results
 
-    def _put_off(self, watch: _Watch) -> None:
+    def _put_off(self, watch: _Watch, least: float = 0.0) -> None:
         """Asks for it later, and at no time that others have as well."""
-        watch.due = time.monotonic() + watch.wait * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
+        wait = max(watch.wait, least) * random.uniform(1.0, 1.2)  # noqa: S311 - not a secret
+        watch.due = time.monotonic() + wait
         watch.wait = max(watch.wait, min(_LONGEST_WAIT, watch.wait * _SLOWER))

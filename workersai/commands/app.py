@@ -1,14 +1,16 @@
 """The command ``workersai`` as a whole: what all of its commands share."""
 
 # No postponed annotations here: Typer reads them at run time.
+import json
 import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from workersai._version import __version__
-from workersai.errors import WorkersAIError
+from workersai.errors import BadRequestError, WorkersAIError
 
 app = typer.Typer(
     help="Cloudflare Workers AI from the command line.\n\nCLOUDFLARE_ACCOUNT_ID and CLOUDFLARE_API_TOKEN say who "
@@ -33,6 +35,21 @@ def common(
     if version:
         typer.echo(f"workersai {__version__}")
         raise typer.Exit
+
+
+def schema_of(path: Path, option: str) -> dict[str, Any]:
+    """The JSON Schema in a file.
+
+    Raises:
+        BadRequestError: it can't be read, or is none.
+    """
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadRequestError(f"{option}: {path} can't be read as JSON: {error}.") from None
+    if not isinstance(schema, dict):
+        raise BadRequestError(f"{option}: {path} holds {type(schema).__name__}, and no JSON Schema of an object.")
+    return schema
 
 
 def main() -> None:

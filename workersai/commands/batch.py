@@ -2,14 +2,14 @@
 
 # No postponed annotations here: Typer reads them at run time.
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from workersai.batch import notes_of, progress_of, results_of
-from workersai.commands.app import ModelOption, SystemOption, app
+from workersai.commands.app import ModelOption, SystemOption, app, schema_of
 from workersai.commands.estimate import estimate
 from workersai.commands.prompts import Prompts, answers
 from workersai.commands.running import Limits, run_job
@@ -116,7 +116,7 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         id_column,
         keep.split(",") if keep else None,
         answer_column,
-        schema=_schema(schema),
+        schema=None if schema is None else schema_of(schema, "--schema"),
     )
     options = _given(
         model=model, max_tokens=max_tokens, temperature=temperature, seed=seed, response_format=asked.schema
@@ -199,15 +199,3 @@ def _write(journal: Path, output: Path | None) -> None:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _schema(path: Path | None) -> Mapping[str, Any] | None:
-    if path is None:
-        return None
-    try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadRequestError(f"--schema: {path} can't be read as JSON: {error}.") from None
-    if not isinstance(schema, dict):
-        raise BadRequestError(f"--schema: {path} holds {type(schema).__name__}, and no JSON Schema of an object.")
-    return schema

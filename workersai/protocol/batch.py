@@ -6,6 +6,7 @@ item of a batch, so that both are asked the same.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +48,8 @@ _FAILED = ("failed", "error", "errored", "cancelled", "canceled", "expired")
 
 def unfit_for_batch(body: Mapping[str, Any]) -> str | None:
     """Why the body of a single call can't be an item of a batch, or None where it can."""
-    for name in body:
-        if name not in (*_IN_ITEM, "prompt", "messages"):
+    for name, value in body.items():
+        if name not in (*_IN_ITEM, "prompt", "messages") and value is not False:
             option = "reject_if_busy" if name == "options" else name
             return f"{option}: a batch takes none"
     for name in _NOT_NEGATIVE:
@@ -153,18 +154,22 @@ def placed(responses: Sequence[Mapping[str, Any]], references: Sequence[str]) ->
     names, if the reference agrees, and else to the first free one of its reference.
     """
     by_place: list[Mapping[str, Any] | None] = [None] * len(references)
-    strays = []
+    strays: list[Mapping[str, Any]] = []
     for response in responses:
         place = _place(response, references)
         if place is None or by_place[place] is not None:
             strays.append(response)
         else:
             by_place[place] = response
+    free: dict[object, deque[int]] = {}
+    for place, response_here in enumerate(by_place if strays else ()):
+        if response_here is None:
+            free.setdefault(references[place], deque()).append(place)
     for response in strays:
         reference = response.get("external_reference")
-        free = (place for place, other in enumerate(by_place) if other is None and references[place] == reference)
-        if (place := next(free, None)) is not None:
-            by_place[place] = response
+        places = free.get(reference) if isinstance(reference, str) else None
+        if places:
+            by_place[places.popleft()] = response
     return by_place
 
 
@@ -186,6 +191,8 @@ def outcome_of(response: Mapping[str, Any] | None, head: ReplyHead, asked: Asked
     if error is not None:
         return error
     result = response.get("result")
+    if result is None:
+        return unreadable("has an item with neither a result nor an error", head)
     try:
         return completion_of(result if isinstance(result, dict) else {"response": result}, head, asked)
     except WorkersAIError as failure:

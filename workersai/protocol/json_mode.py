@@ -91,6 +91,8 @@ def response_format_to_json(source: ResponseFormat) -> dict[str, Any]:
     """
     if isinstance(source, type):
         return dict(json_schema_of(source, _WHERE))
+    if not isinstance(source, Mapping):
+        raise BadRequestError(f"{_WHERE} must be a dict, a Pydantic class or a TypedDict, not {type(source).__name__}.")
     told = dict(source)
     for name in ("json_schema", "schema"):
         if isinstance(told.get(name), type | Mapping):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import pty
 import signal
 import subprocess
-import sys
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -20,12 +17,13 @@ import pytest
 
 from tests.support import Serve
 from tests.workersai.batch.test_jobs import batches_at, calls_at
+from tests.workersai.commands.conftest import COMMAND, Terminal, environment
+from tests.workersai.commands.conftest import command as run
 from workersai.batch import progress_of
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest
 from workersai.local.scripted import Answer, Gate, Refusal, ScriptedAnswer
 
-COMMAND = [sys.executable, "-m", "workersai", "batch"]
 REVIEWS = [{"id": "007", "text": "a good, film", "stars": 4}, {"id": "008", "text": "bad\nfilm", "stars": 1}]
 WHOLE = {"answer_error": "", "answer_finish_reason": "stop"}
 
@@ -37,23 +35,8 @@ def script(request: GenerationRequest) -> ScriptedAnswer:
     return Refusal(5004, "no") if "refuse" in asked else f"<{asked}>"
 
 
-def environment(server: LocalServer | None) -> dict[str, str]:
-    own = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200", **(server.environment if server else {})}
-    return {name: value for name, value in os.environ.items() if not name.startswith("CLOUDFLARE")} | own
-
-
 def command(server: LocalServer | None, *arguments: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(  # noqa: S603
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment(server),
-        check=False,
-    )
-    assert (done.returncode == 0) == ok, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+    return run(server, "batch", *arguments, ok=ok)
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -195,21 +178,14 @@ def test_failed_rows_are_asked_again_on_request(tmp_path: Path) -> None:
 
 def interrupted(server: LocalServer, *arguments: object, gate: Gate) -> tuple[int, str]:
     """Runs the command at a terminal, presses Ctrl-C once an answer is under way; exit code and what was shown."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(sys.executable, [*COMMAND, *map(str, arguments)], environment(server) | {"TERM": "xterm"})  # noqa: S606
+    terminal = Terminal(server, "batch", *arguments)
     gate.wait_until_reached(30)
-    os.write(terminal, b"\x03")
-    shown = b""
-    while b"Ctrl-C again" not in shown:
-        shown += os.read(terminal, 4096)
+    terminal.press("\x03")
+    terminal.wait_for("Ctrl-C again")
+    before = terminal.seen
     gate.open()
-    try:
-        while some := os.read(terminal, 4096):
-            shown += some
-    except OSError:  # the other side has ended
-        pass
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+    code, shown = terminal.end()
+    return code, before + shown
 
 
 def test_ctrl_c_leaves_a_job_that_goes_on(serve: Serve, tmp_path: Path) -> None:
@@ -240,7 +216,7 @@ def test_a_killed_command_goes_on(serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda request: Answer(f"<{request.prompt}>", hold={0: gate} if request.prompt == "7" else {}))
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": str(number)} for number in range(9)])
     arguments = ["run", source, "-o", tmp_path / "out.jsonl", "--concurrency", 1]
-    with subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment(server)) as process:  # noqa: S603
+    with subprocess.Popen([*COMMAND, "batch", *map(str, arguments)], env=environment(server)) as process:  # noqa: S603
         gate.wait_until_reached(30)
         process.kill()
     gate.open()
@@ -333,7 +309,7 @@ def test_a_wrong_token_stops_the_job_and_tells_how_to_go_on(serve: Serve, tmp_pa
     server = serve(script)
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}] * 50)
     wrong = {**environment(server), "CLOUDFLARE_API_TOKEN": "wrong-token"}
-    arguments = [*COMMAND, "run", str(source), "-o", str(tmp_path / "out.jsonl")]
+    arguments = [*COMMAND, "batch", "run", str(source), "-o", str(tmp_path / "out.jsonl")]
     done = subprocess.run(arguments, capture_output=True, text=True, env=wrong, check=False)  # noqa: S603
     assert done.returncode == 1
     assert "Authentication error" in done.stderr
@@ -353,7 +329,7 @@ def test_a_second_ctrl_c_breaks_off_what_is_under_way(serve: Serve, tmp_path: Pa
     server = serve(lambda _: Answer("late", hold={0: gate}))
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}])
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    arguments = [*COMMAND, "run", str(source), "-o", str(tmp_path / "out.jsonl")]
+    arguments = [*COMMAND, "batch", "run", str(source), "-o", str(tmp_path / "out.jsonl")]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment(server))  # noqa: S603
     signal.signal(signal.SIGINT, before)
     with process:
