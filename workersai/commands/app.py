@@ -1,63 +1,57 @@
-"""The command ``workersai`` as a whole: what all of its commands share."""
+"""The app that the commands are added to: its version, how a failed command ends, and the options that many have."""
 
 # No postponed annotations here: Typer reads them at run time.
-import json
-import os
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
 from workersai._version import __version__
-from workersai.errors import BadRequestError, WorkersAIError
+from workersai.commands.output import complain
+from workersai.errors import WorkersAIError
 
-app = typer.Typer(
-    help="Cloudflare Workers AI from the command line.\n\nCLOUDFLARE_ACCOUNT_ID and CLOUDFLARE_API_TOKEN say who "
-    "calls; `workersai serve` is for trying things without an account.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
+CALLS = "Call a model"
+FACTS = "Know before a call"
+WITHOUT_AN_ACCOUNT = "Without an account"
+"""The panels of the help."""
 
 INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended, as shells have it."""
+"""The exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
 
-ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Full name of the model.", show_default=False)]
-SystemOption = Annotated[str | None, typer.Option(help="What the model is told first, as its system message.")]
+Model = Annotated[
+    str, typer.Option("-m", "--model", metavar="NAME", help="The model's full name, which begins with @.")
+]
+System = Annotated[
+    str | None, typer.Option("--system", metavar="TEXT", help="What the model is told before the first question.")
+]
+
+
+class Commands(TyperGroup):
+    """The group of all commands, which tells how a command failed: on stderr, without a traceback."""
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WorkersAIError as error:
+            complain(str(error))
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
 
 @app.callback(invoke_without_command=True)
 def common(
     *, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False
 ) -> None:
-    """Cloudflare Workers AI from the command line."""
+    """Cloudflare Workers AI from the command line.
+
+    What calls a model needs CLOUDFLARE_ACCOUNT_ID and CLOUDFLARE_API_TOKEN in the environment.
+    """
     if version:
         typer.echo(f"workersai {__version__}")
         raise typer.Exit
-
-
-def schema_of(path: Path, option: str) -> dict[str, Any]:
-    """The JSON Schema in a file.
-
-    Raises:
-        BadRequestError: it can't be read, or is none.
-    """
-    try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadRequestError(f"{option}: {path} can't be read as JSON: {error}.") from None
-    if not isinstance(schema, dict):
-        raise BadRequestError(f"{option}: {path} holds {type(schema).__name__}, and no JSON Schema of an object.")
-    return schema
-
-
-def main() -> None:
-    """Runs the command; a failure of ours is one message and the exit code 1."""
-    try:
-        app()
-    except WorkersAIError as error:
-        sys.exit(str(error))
-    except BrokenPipeError:  # who reads has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from workersai.batch import notes_of, progress_of, results_of
-from workersai.commands.app import ModelOption, SystemOption, app, schema_of
+from workersai.catalog import DEFAULT_MODEL
+from workersai.commands.app import CALLS, Model, System, app
 from workersai.commands.estimate import estimate
+from workersai.commands.inputs import json_of
 from workersai.commands.prompts import Prompts, answers
 from workersai.commands.running import Limits, run_job
 from workersai.commands.tables import Table
@@ -22,7 +24,7 @@ batch = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-app.add_typer(batch, name="batch")
+app.add_typer(batch, name="batch", rich_help_panel=CALLS)
 
 _PROMPTS, _ANSWERS, _PACE, _MONEY = "What is asked", "How it is answered", "How it is sent", "What it costs"
 
@@ -51,7 +53,7 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         str | None,
         typer.Option(help="The column of the prompt.  [default: prompt, or messages]", rich_help_panel=_PROMPTS),
     ] = None,
-    system: SystemOption = None,
+    system: System = None,
     id_column: Annotated[
         str | None,
         typer.Option(help="The column that names a row, sent as its external_reference.", rich_help_panel=_PROMPTS),
@@ -66,7 +68,7 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         Path | None,
         typer.Option(help="A JSON Schema of an object: each answer is one.", rich_help_panel=_ANSWERS),
     ] = None,
-    model: ModelOption = None,
+    model: Model = DEFAULT_MODEL,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens of an answer.", rich_help_panel=_ANSWERS)
     ] = None,
@@ -116,7 +118,7 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         id_column,
         keep.split(",") if keep else None,
         answer_column,
-        schema=None if schema is None else schema_of(schema, "--schema"),
+        schema=None if schema is None else _schema_of(schema),
     )
     options = _given(
         model=model, max_tokens=max_tokens, temperature=temperature, seed=seed, response_format=asked.schema
@@ -199,3 +201,10 @@ def _write(journal: Path, output: Path | None) -> None:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _schema_of(path: Path) -> dict[str, Any]:
+    schema = json_of(path)
+    if not isinstance(schema, dict):
+        raise BadRequestError(f"--schema: {path} holds {type(schema).__name__}, and no JSON Schema of an object.")
+    return schema

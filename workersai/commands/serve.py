@@ -1,4 +1,4 @@
-"""``workersai serve``: the local server, until Ctrl-C."""
+"""``workersai serve``: the local server, from the command line."""
 
 # No postponed annotations here: Typer reads them at run time.
 import shlex
@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from workersai.commands.app import app
+from workersai.commands.app import WITHOUT_AN_ACCOUNT, app
 from workersai.errors import ConfigurationError
 from workersai.settings import Settings
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-@app.command()
+@app.command(rich_help_panel=WITHOUT_AN_ACCOUNT)
 def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

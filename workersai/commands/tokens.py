@@ -1,52 +1,70 @@
-"""``workersai tokens``: how long a text is for the model."""
+"""``workersai tokens``: how long a text is for a model, and what it costs as a prompt."""
 
 # No postponed annotations here: Typer reads them at run time.
 import json
-import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from workersai import Message, count_tokens, model_card
-from workersai.catalog import DEFAULT_MODEL
-from workersai.commands.app import ModelOption, app
-from workersai.errors import BadRequestError
-from workersai.tokens import counts_exactly
+from workersai.catalog import DEFAULT_MODEL, model_card
+from workersai.commands.app import FACTS, Model, app
+from workersai.commands.inputs import text_of
+from workersai.options import call_options
+from workersai.protocol.values import Message
+from workersai.tokens import count_tokens, counts_exactly
 
 
-@app.command()
+@dataclass(frozen=True)
+class _Length:
+    """The length of a text; what the catalogue would have to know is None where it doesn't list the model."""
+
+    tokens: int
+    exact: bool
+    model: str
+    prompt_tokens: int
+    context_window: int | None = None
+    share_of_window: float | None = None
+    input_cost_usd: float | None = None
+
+
+@app.command(rich_help_panel=FACTS)
 def tokens(
-    file: Annotated[Path, typer.Argument(help="A text in UTF-8; - for the standard input.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A text in UTF-8; - is standard input.")],
     *,
-    model: ModelOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    model: Model = DEFAULT_MODEL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object, for programs.")] = False,
 ) -> None:
-    """Count the tokens of a text, and tell what it takes of the context window and what it costs as a prompt."""
-    text = _text_of(file)
-    card = model_card(model or DEFAULT_MODEL)
-    prompt = count_tokens([Message("user", text)])
-    told: dict[str, Any] = {"tokens": count_tokens(text), "exact": counts_exactly(), "prompt_tokens": prompt}
-    if card is not None:
-        told |= {"context_window": card.context_window, "cost_usd": card.cost_usd(prompt, 0)}
+    """Count the Llama tokens of a text, and tell what it takes of the window and costs as a prompt.
+
+    The prompt is the text as the only message, with what the chat template puts around it. Counts are exact with the
+    extra "tokens" of this package, else estimates that are rather too high.
+    """
+    call_options({"model": model})
+    length = _length_of(text_of(file), model)
     if as_json:
-        typer.echo(json.dumps(told))
-        return
-    estimated = "" if told["exact"] else " at the most (for an exact count: pip install 'workersai[tokens]')"
-    typer.echo(f"{told['tokens']:,} tokens{estimated}")
+        typer.echo(json.dumps(asdict(length), indent=2))
+    else:
+        typer.echo("\n".join(_lines_of(length)))
+
+
+def _length_of(text: str, model: str) -> _Length:
+    count, prompt = count_tokens(text), count_tokens([Message("user", text)])
+    card = model_card(model)
     if card is None:
-        typer.echo(f"as a prompt {prompt:,} tokens; the window and the price of {model} are not known")
-        return
+        return _Length(count, counts_exactly(), model, prompt)
     share = prompt / card.context_window
-    fits = f"{share:.1%} of the window" if share <= 1 else f"over the window of {card.context_window:,}"
-    typer.echo(f"as a prompt {prompt:,} tokens, {fits}, ${told['cost_usd']:.6f}")
+    return _Length(count, counts_exactly(), model, prompt, card.context_window, share, card.cost_usd(prompt, 0))
 
 
-def _text_of(file: Path) -> str:
-    try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        return content.decode("utf-8-sig")
-    except OSError as error:
-        raise BadRequestError(f"{file} can't be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise BadRequestError(f"{file} is not UTF-8.") from None
+def _lines_of(length: _Length) -> list[str]:
+    how = "exact" if length.exact else "estimated"  # the log tells, on stderr, how to have exact ones
+    as_prompt = f"{length.prompt_tokens:,} as a prompt to {length.model}"
+    if length.context_window is None:
+        return [f"{length.tokens:,} Llama tokens ({how})", f"{as_prompt}, whose window and price are not known"]
+    return [
+        f"{length.tokens:,} Llama tokens ({how})",
+        f"{as_prompt}: {length.share_of_window:.1%} of its window of {length.context_window:,}",
+        f"${length.input_cost_usd:,.6f} as input",
+    ]

@@ -17,8 +17,7 @@ import pytest
 
 from tests.support import Serve
 from tests.workersai.batch.test_jobs import batches_at, calls_at
-from tests.workersai.commands.conftest import COMMAND, Terminal, environment
-from tests.workersai.commands.conftest import command as run
+from tests.workersai.commands.running import COMMAND, PLAIN, at_terminal, finished, towards
 from workersai.batch import progress_of
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest
@@ -35,8 +34,17 @@ def script(request: GenerationRequest) -> ScriptedAnswer:
     return Refusal(5004, "no") if "refuse" in asked else f"<{asked}>"
 
 
+def environment(server: LocalServer | None) -> dict[str, str]:
+    return (
+        towards(server) if server else {name: value for name, value in PLAIN.items() if name[:3] not in ("CLO", "CF_")}
+    )
+
+
 def command(server: LocalServer | None, *arguments: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    return run(server, "batch", *arguments, ok=ok)
+    done = finished("batch", *map(str, arguments), environment=environment(server))
+    assert (done.returncode == 0) == ok, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -177,15 +185,14 @@ def test_failed_rows_are_asked_again_on_request(tmp_path: Path) -> None:
 
 
 def interrupted(server: LocalServer, *arguments: object, gate: Gate) -> tuple[int, str]:
-    """Runs the command at a terminal, presses Ctrl-C once an answer is under way; exit code and what was shown."""
-    terminal = Terminal(server, "batch", *arguments)
-    gate.wait_until_reached(30)
-    terminal.press("\x03")
-    terminal.wait_for("Ctrl-C again")
-    before = terminal.seen
-    gate.open()
-    code, shown = terminal.end()
-    return code, before + shown
+    """Runs the command at a terminal, types Ctrl-C once an answer is under way; exit code and what was shown."""
+    with at_terminal("batch", *map(str, arguments), environment=towards(server) | {"TERM": "xterm"}) as terminal:
+        gate.wait_until_reached(30)
+        terminal.interrupt()
+        terminal.read_until("Ctrl-C again")
+        gate.open()
+        code, _ = terminal.end()
+        return code, terminal.shown
 
 
 def test_ctrl_c_leaves_a_job_that_goes_on(serve: Serve, tmp_path: Path) -> None:
@@ -197,7 +204,7 @@ def test_ctrl_c_leaves_a_job_that_goes_on(serve: Serve, tmp_path: Path) -> None:
     code, shown = interrupted(server, *arguments, gate=gate)
     assert code == 130
     assert "3 of 20 rows are done" in shown
-    assert f"workersai batch resume {journal}" in "".join(shown.split("\r\n"))
+    assert f"workersai batch resume {journal}" in shown.replace("\n", "")
     assert "rows/s" in shown
     assert not (tmp_path / "out.jsonl").exists()
     assert progress_of(journal).answered == 3
@@ -267,7 +274,7 @@ def test_a_dry_run_counts_and_sends_nothing(tmp_path: Path) -> None:
         ([{"text": "a"}, {"text": ""}], ["--prompt-column", "text"], "Row 2 (requests[1]): The prompt is empty"),
         ([{"prompt": "a"}], ["-m", "llama"], "model: must be a model's full name"),
         ([{"prompt": "a"}], ["--temperature", "9"], "temperature: must be between 0 and 5"),
-        ([{"prompt": "a"}], ["--schema", "nothing.json"], "--schema: nothing.json can't be read"),
+        ([{"prompt": "a"}], ["--schema", "nothing.json"], "Can't read nothing.json"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_sent(

@@ -1,11 +1,9 @@
-"""The command, as a process of its own."""
+"""``workersai serve``, as a process of its own."""
 
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.workersai.commands.running import COMMAND, PLAIN, complaint_of, finished
 from tests.workersai.local.asking import MODEL, PATIENCE, VERIFY, result_of
-from workersai import __version__
-
-COMMAND = [sys.executable, "-m", "workersai"]
-PLAIN = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
-
-
-def finished(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment or PLAIN
-    )
 
 
 @contextmanager
@@ -54,18 +43,6 @@ def exports_of(process: subprocess.Popen[str]) -> dict[str, str]:
         if len(variables) == 3:
             break
     return variables
-
-
-def complaint_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a command which failed has said."""
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
-    return line
-
-
-def test_the_version_is_printed() -> None:
-    done = finished("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"workersai {__version__}\n", "")
 
 
 def test_the_command_alone_tells_what_there_is() -> None:
@@ -144,13 +121,7 @@ def test_a_host_that_others_can_reach_is_warned_of(tmp_path: Path) -> None:
     assert complaint.startswith("There is no file")
 
 
-@pytest.mark.parametrize(
-    ("library", "what", "extra"), [("typer", "The command", "cli"), ("starlette", "workersai.local", "local")]
-)
-def test_a_missing_library_is_one_line_with_what_to_install(
-    tmp_path: Path, library: str, what: str, extra: str
-) -> None:
-    (tmp_path / f"{library}.py").write_text(f"raise ModuleNotFoundError('blocked', name='{library}')")
-    environment = {**PLAIN, "PYTHONPATH": str(tmp_path)}
-    complaint = complaint_of(finished("serve", "--port", "0", environment=environment))
-    assert complaint == f"{what} needs {library}, which is not installed: pip install 'workersai[{extra}]'"
+def test_a_missing_server_is_one_line_with_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "starlette.py").write_text("raise ModuleNotFoundError('blocked', name='starlette')")
+    complaint = complaint_of(finished("serve", "--port", "0", environment={**PLAIN, "PYTHONPATH": str(tmp_path)}))
+    assert complaint == "workersai.local needs starlette, which is not installed: pip install 'workersai[local]'"
