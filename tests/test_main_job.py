@@ -128,10 +128,11 @@ README_BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_tex
 
 
 @pytest.mark.parametrize("number", range(len(README_BLOCKS)))
-def test_every_example_of_the_readme_runs(smollm: LocalServer, number: int) -> None:
+def test_every_example_of_the_readme_runs(smollm: LocalServer, tmp_path: Path, number: int) -> None:
     subprocess.run(  # noqa: S603 - our own examples
         [sys.executable, "-c", README_BLOCKS[number]],
         env={**os.environ, **smollm.environment, "RAY_USAGE_STATS_ENABLED": "0"},
         timeout=180,
         check=True,
+        cwd=tmp_path,
     )

@@ -33,4 +33,7 @@ def _print_to_stderr(text: str, style: str) -> None:
 
 
 def _shown(text: str, stream: TextIO) -> str:
-    return _CONTROL_CHARACTERS.sub("", text) if stream.isatty() else text
+    if stream.isatty():
+        text = _CONTROL_CHARACTERS.sub("", text)
+    # What the stream's encoding can't hold is written as \u and its number, so that nothing is lost.
+    return text.encode(stream.encoding, "backslashreplace").decode(stream.encoding)

@@ -118,6 +118,14 @@ def test_markup_and_escapes_of_an_answer_are_text_in_a_pipe(serve: Serve) -> Non
     assert finished("chat", environment=towards(server), typed="hi\n").stdout == "[bold]hi[/bold] \x1b[31mred\x07\n"
 
 
+def test_what_the_encoding_of_stdout_can_not_hold_is_written_as_its_number(serve: Serve) -> None:
+    environment = {**towards(serve("Zoë €")), "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(  # noqa: S603
+        [*COMMAND, "chat"], input=b"hi\n", capture_output=True, timeout=PATIENCE, check=True, env=environment
+    )
+    assert done.stdout == b"Zo\xeb \\u20ac\n"
+
+
 def test_a_line_that_is_not_utf_8_is_told_with_its_number(serve: Serve) -> None:
     server = serve("Yes.")
     done = finished("chat", environment=towards(server), typed=b"first\n\xff\xfe\n")
