@@ -13,25 +13,17 @@ from workersai import errors
 from workersai.batch.values import BatchRequest
 from workersai.errors import BadRequestError, WorkersAIError
 from workersai.protocol.json_mode import response_format_to_json
-from workersai.protocol.request import Input, json_text
+from workersai.protocol.request import IN_BODY, Input, json_text
 from workersai.protocol.tools import tool_to_openai, tools_of
 from workersai.protocol.values import Completion, Message
 
 SHAPING = (
     "model",
-    "temperature",
-    "top_p",
-    "top_k",
-    "seed",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
+    *IN_BODY,
     "max_tokens",
     "default_max_tokens",
     "on_overflow",
     "stop",
-    "lora",
-    "raw",
     "tools",
     "tool_choice",
     "parallel_tool_calls",

@@ -162,9 +162,10 @@ class Books:
         if not unclear:
             self._release(part)
             return
+        rows = len(self.asked.get(part, ()))
         held = self._forget(part)
         for tracker in self.asker.trackers:
-            tracker.settle(held, None)
+            tracker.settle(held, None, calls=rows)
 
     def finish_part(self, part: int, told: Told) -> tuple[list[BatchResult], WorkersAIError | None]:
         """Keeps the answers of a batch; gives the results, and an error that stops the job.

@@ -22,8 +22,7 @@ from workersai.settings import Settings
 Input = str | Sequence[Message | Mapping[str, Any]]
 """What a call takes: a text (the service's Prompt form), or a conversation (its Messages form)."""
 
-# The options that stand in the body under their own names; the others are headers, or never leave here.
-_IN_BODY = (
+IN_BODY = (
     "temperature",
     "top_p",
     "top_k",
@@ -34,6 +33,7 @@ _IN_BODY = (
     "lora",
     "raw",
 )
+"""The options that stand in the body under their own names; the others are headers, or never leave here."""
 
 
 _SHORTEST_TOKEN = 8  # characters; a shorter one is none of Cloudflare's, and may be a part of any word
@@ -119,7 +119,7 @@ def run_request(
     body = dict(model_input)
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
-    body |= {name: value for name in _IN_BODY if (value := getattr(options, name)) is not None}
+    body |= {name: value for name in IN_BODY if (value := getattr(options, name)) is not None}
     if offer and offer.tools:
         body["tools"] = offer.tools
         if offer.choice is not None:
