@@ -47,7 +47,7 @@ class Job:
         self._rows: deque[Row] = deque()  # that are to be single calls next
         self._last_row = -1
         self._more_rows = True
-        self._no_money: BudgetExceededError | None = None
+        self._no_money = False
         self._told = 0  # results, in order
         self._stop: WorkersAIError | None = None
         self._stopping = False
@@ -140,6 +140,8 @@ class Job:
                 yield Leave()
             self.progress.calls = len(self._calls)
             if not self._is_busy():
+                if self._can_pay():
+                    continue
                 break
             ended: list[Ended] = yield Next(self._batches.pause() if self._goes_on else None)
             if ended:
@@ -152,15 +154,22 @@ class Job:
         under_way = bool(self._calls) or self._batches.under_way
         if under_way or not self._goes_on:
             return under_way
-        if self._batches.awaited:
-            return True
-        if self._no_money is not None or self._batches.no_money:
-            self._stop = self._no_money or self._books.no_money()
+        return self._batches.awaited or (self._batches.unfinished and not self._lacks_money)
+
+    @property
+    def _lacks_money(self) -> bool:
+        return self._no_money or self._batches.no_money
+
+    def _can_pay(self) -> bool:
+        """Whether a row that a budget had no room for can be paid for, now that nothing else is under way."""
+        if not (self._lacks_money and self._goes_on):
             return False
-        return self._batches.unfinished
+        self._stop = self._asker.refusal(request_of_row(self._rows[0])) if self._rows else self._books.refusal()
+        self._no_money = self._batches.no_money = False
+        return self._stop is None
 
     def _begin_calls(self) -> JobFlow:
-        while len(self._calls) < self._plan.concurrency and self._no_money is None:
+        while len(self._calls) < self._plan.concurrency and not self._no_money:
             if not self._rows and self._more_rows:
                 self._rows.extend((yield Work(self._next_rows)))
             if not self._rows:
@@ -184,7 +193,7 @@ class Job:
 
     def _settle(self, ended: Sequence[Ended]) -> JobFlow:
         """Keeps what has ended, all single calls at once, and hands over the results."""
-        self._no_money, self._batches.no_money = None, False
+        self._no_money = self._batches.no_money = False
         results: list[BatchResult] = []
         outcomes: list[tuple[Row, Completion | WorkersAIError]] = []
         for end in ended:
@@ -197,7 +206,7 @@ class Job:
                 continue
             if isinstance(outcome, BudgetExceededError):
                 self._rows.appendleft(row)
-                self._no_money = outcome
+                self._no_money = True
             elif isinstance(outcome, WorkersAIError) and is_fatal(outcome):
                 self._stop = self._stop or outcome
             else:

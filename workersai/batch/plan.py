@@ -14,7 +14,7 @@ from workersai.batch.values import BatchRequest
 from workersai.calls import Call
 from workersai.catalog import DEFAULT_MODEL, ModelCard, model_card
 from workersai.costs import CostTracker
-from workersai.errors import BadRequestError, ConfigurationError
+from workersai.errors import BadRequestError, BudgetExceededError, ConfigurationError, WorkersAIError
 from workersai.options import call_options
 from workersai.pacing import Limiter, limiter_of_account
 from workersai.protocol.batch import poll_request, submit_request
@@ -140,6 +140,17 @@ class Asker:
             ContextWindowExceededError: it doesn't fit.
         """
         return self._paced(self.prepare(request.input, self._options(request.options)))
+
+    def refusal(self, request: BatchRequest) -> BudgetExceededError | None:
+        """Why a budget has no room for a row, or None where all have."""
+        try:
+            with self.call(request).meter() as meter:
+                meter.refused = True  # nothing is sent, so that what it keeps is given back
+        except BudgetExceededError as error:
+            return error
+        except WorkersAIError:  # which shows when it is to be sent
+            return None
+        return None
 
     def _paced(self, call: Call) -> Call:
         in_json = None if call.in_json is None else self._paced(call.in_json)

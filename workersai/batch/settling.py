@@ -137,16 +137,11 @@ class Books:
             return False
         return True
 
-    def no_money(self) -> BudgetExceededError:
-        """Why the budget has no room for the next row."""
+    def refusal(self) -> BudgetExceededError | None:
+        """Why no budget has room for the next row of a batch, or None where there is room now."""
         with closing(self.journal.waiting(batched=True)) as rows:
-            call = self.asker.call(request_of_row(next(rows)))
-        try:
-            with call.meter():
-                pass
-        except BudgetExceededError as error:
-            return error
-        return BudgetExceededError("The budget has no room for the next row: raise it.")
+            row = next(rows, None)
+        return None if row is None else self.asker.refusal(request_of_row(row))
 
     def sent(self, part: int, request_id: str) -> None:
         """Notes the id that the service gave a batch."""
