@@ -391,10 +391,10 @@ def test_a_sync_job_that_is_left_ends_at_once(serve: Serve) -> None:
         for result in client.batch(map(str, range(100)), mode="calls", concurrency=4, **QUICK):
             assert result.text == "quick"
             break
-    gate.open()
-    for thread in threading.enumerate():
-        if thread.name.startswith("workersai-batch"):
-            thread.join(10)
+        gate.open()
+        for thread in threading.enumerate():
+            if thread.name.startswith("workersai-batch"):
+                thread.join(10)
     assert threading.active_count() <= before
 
 
