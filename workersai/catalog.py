@@ -35,6 +35,23 @@ class ModelCard:
         return (prompt_tokens * self.input_price + completion_tokens * self.output_price) / 1_000_000
 
 
+@dataclass(frozen=True)
+class EmbeddingCard:
+    """One embedding model, or one reranker, of the catalogue; the price is US dollars for a million tokens."""
+
+    name: str
+    max_tokens: int
+    """Tokens of one text that the model reads; of a reranker, of the query and one document together."""
+    input_price: float
+    dimensions: int = 0
+    """Numbers in a vector; 0 of a reranker, which gives none."""
+    async_batch: bool = False
+
+    def cost_usd(self, tokens: int) -> float:
+        """The price of so many tokens, in US dollars."""
+        return tokens * self.input_price / 1_000_000
+
+
 _CARDS = (
     ModelCard(
         name="@cf/meta/llama-3.3-70b-instruct-fp8-fast",
@@ -49,6 +66,26 @@ _CARDS = (
 )
 
 CATALOG: dict[str, ModelCard] = {card.name: card for card in _CARDS}
+
+DEFAULT_EMBEDDING_MODEL = "@cf/baai/bge-base-en-v1.5"
+DEFAULT_RERANKER = "@cf/baai/bge-reranker-base"
+MOST_TEXTS = 100
+"""Texts of one call for embeddings (wire page, "Embeddings")."""
+
+_EMBEDDING_CARDS = (
+    EmbeddingCard("@cf/baai/bge-small-en-v1.5", 512, 0.020, dimensions=384, async_batch=True),
+    EmbeddingCard("@cf/baai/bge-base-en-v1.5", 512, 0.067, dimensions=768, async_batch=True),
+    EmbeddingCard("@cf/baai/bge-large-en-v1.5", 512, 0.204, dimensions=1024, async_batch=True),
+    EmbeddingCard("@cf/baai/bge-m3", 60_000, 0.012, dimensions=1024, async_batch=True),
+)
+EMBEDDING_CATALOG: dict[str, EmbeddingCard] = {card.name: card for card in _EMBEDDING_CARDS}
+
+RERANKER_CATALOG: dict[str, EmbeddingCard] = {DEFAULT_RERANKER: EmbeddingCard(DEFAULT_RERANKER, 512, 0.003)}
+
+
+def embedding_card(model: str) -> EmbeddingCard | None:
+    """What is known of an embedding model, or None."""
+    return EMBEDDING_CATALOG.get(model)
 
 
 def model_card(model: str) -> ModelCard | None:
