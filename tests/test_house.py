@@ -13,11 +13,11 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 # The floors of the transport, from the ground up: a module imports from its own floor or from one below it.
 FLOORS = (
-    {"_version", "catalog", "errors", "settings", "options"},
+    {"_version", "catalog", "errors", "settings", "options", "wordpiece"},
     {"protocol", "pools"},
     {"calls"},
     {"flows"},
-    {"batch"},
+    {"batch", "retrieval"},
     {"transport", "aio", "loops"},
     {"client", "async_client"},
     {"connected"},

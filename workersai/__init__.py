@@ -3,12 +3,22 @@
 from workersai import errors
 from workersai._version import __version__
 from workersai.async_client import AsyncClient
-from workersai.catalog import CATALOG, DEFAULT_MODEL, ModelCard, model_card
+from workersai.catalog import (
+    CATALOG,
+    DEFAULT_EMBEDDING_MODEL,
+    DEFAULT_MODEL,
+    EMBEDDING_CATALOG,
+    EmbeddingCard,
+    ModelCard,
+    embedding_card,
+    model_card,
+)
 from workersai.client import Client
 from workersai.costs import CostTracker
 from workersai.errors import WorkersAIError
 from workersai.options import CallOptions
 from workersai.pacing import RateLimit
+from workersai.protocol.embeddings import Embeddings, Ranked, Reranking
 from workersai.protocol.values import (
     Completion,
     Delta,
@@ -26,17 +36,23 @@ from workersai.tokens import count_tokens
 
 __all__ = [
     "CATALOG",
+    "DEFAULT_EMBEDDING_MODEL",
     "DEFAULT_MODEL",
+    "EMBEDDING_CATALOG",
     "AsyncClient",
     "CallOptions",
     "Client",
     "Completion",
     "CostTracker",
     "Delta",
+    "EmbeddingCard",
+    "Embeddings",
     "InvalidToolCall",
     "Message",
     "ModelCard",
+    "Ranked",
     "RateLimit",
+    "Reranking",
     "Retry",
     "Settings",
     "Tool",
@@ -47,6 +63,7 @@ __all__ = [
     "WorkersAIError",
     "__version__",
     "count_tokens",
+    "embedding_card",
     "errors",
     "model_card",
 ]

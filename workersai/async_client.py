@@ -12,15 +12,16 @@ import httpx
 from typing_extensions import Self, Unpack
 
 from workersai import flows
-from workersai.calls import BaseClient, Call, RunOptions
+from workersai.calls import Call, RunOptions
 from workersai.deadline import END_OF_BODY, Deadline
 from workersai.errors import APITimeoutError, WorkersAIError
-from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
+from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Pause, Receive, ReceiveAll, Send, Step, Turn, Wait
 from workersai.loops import Word, leave, pool_here
 from workersai.pools import Pool
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
+from workersai.retrieval.clients import AsyncRetrievalClient
 from workersai.transport import FAILURES, build, error_from_httpx, head_of, is_plain
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ T2 = TypeVar("T2")
 _NEVER = Deadline(None)
 
 
-class AsyncClient(BaseClient[httpx.AsyncClient]):
+class AsyncClient(AsyncRetrievalClient):
     """Calls Workers AI from asyncio; it takes the arguments of :class:`~workersai.Client`.
 
     Its connections are aiohttp's, below the API of httpx: httpx's own look through all others at each call, which at
@@ -102,7 +103,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         await self.aclose()
 
     async def _pool(self) -> Pool[httpx.AsyncClient]:
-        self._check_open()
+        self.check_open()
         if self._given_pool is not None:
             return self._given_pool
         word: Word = "httpx" if self._given_http_client else None
@@ -179,6 +180,9 @@ class _Exchange(Generic[T]):
                 return await self._release()
             case Turn(limiter):
                 await limiter.taken(self._deadline.check_turn)
+            case Pause(seconds):
+                await self._release()
+                await asyncio.sleep(seconds)
         return None
 
     async def _send(self, request: Request) -> ReplyHead:

@@ -95,7 +95,7 @@ class BaseClient(Generic[ClientT]):
         self.settings = settings or Settings(account_id=account_id, api_token=api_token, base_url=base_url)
         call_options(defaults)
         self._defaults = defaults
-        self._on_retry = self._checked_on_retry(on_retry)
+        self._on_retry = self.checked_on_retry(on_retry)
         self._given_http_client: ClientT | Literal["httpx"] | None = http_client
         self._closed = False
 
@@ -117,11 +117,21 @@ class BaseClient(Generic[ClientT]):
     def _pool_key(self) -> tuple[str | None, ...]:
         return settings_key(self.settings)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Fails once the client was closed.
+
+        Raises:
+            RuntimeError: it was.
+        """
         if self._closed:
             raise RuntimeError(f"This {type(self).__name__} was closed; make another.")
 
-    def _checked_on_retry(self, on_retry: OnRetry | None) -> OnRetry | None:
+    def checked_on_retry(self, on_retry: OnRetry | None) -> OnRetry | None:
+        """What is to be told of retries, as it was given.
+
+        Raises:
+            BadRequestError: it can't be called, or only by an async client.
+        """
         if on_retry is None:
             return None
         if not callable(on_retry):
@@ -130,9 +140,14 @@ class BaseClient(Generic[ClientT]):
             raise BadRequestError("on_retry is a coroutine function, which only an AsyncClient can await.")
         return on_retry
 
-    def _limiter_of(self, limit: RateLimit) -> Limiter:
+    def limiter_of(self, limit: RateLimit) -> Limiter:
         """Whose turns keep a limit."""
         return limiter_of(limit, self.settings.account_id)
+
+    @property
+    def on_retry(self) -> OnRetry | None:
+        """What is told of the retries of calls that have none of their own."""
+        return self._on_retry
 
     @property
     def defaults(self) -> Options:
@@ -147,14 +162,14 @@ class BaseClient(Generic[ClientT]):
             ContextWindowExceededError: the prompt doesn't fit.
             RuntimeError: the client was closed.
         """
-        self._check_open()
+        self.check_open()
         rest: dict[str, Any] = {**self._defaults, **given}
         offer = offer_of(rest.pop("tools", None), rest.pop("tool_choice", None))
         json_mode = json_mode_of(rest.pop("response_format", None))
         parallel = rest.pop("parallel_tool_calls", None)
         if not isinstance(parallel, bool | None):
             raise BadRequestError(f"parallel_tool_calls must be a bool, not {type(parallel).__name__}.")
-        on_retry = self._checked_on_retry(rest.pop("on_retry", None)) or self._on_retry
+        on_retry = self.checked_on_retry(rest.pop("on_retry", None)) or self._on_retry
         options = call_options(rest, beside=_BESIDE_OPTIONS)
 
         trackers = trackers_here()
@@ -189,7 +204,7 @@ class BaseClient(Generic[ClientT]):
                 in_json,
                 trackers,
                 (fit.most_tokens, fit.max_tokens or SERVICE_MAX_TOKENS),
-                None if options.rate_limit is None else self._limiter_of(options.rate_limit),
+                None if options.rate_limit is None else self.limiter_of(options.rate_limit),
                 options.deadline,
                 on_retry,
             )

@@ -46,10 +46,14 @@ class EmbeddingCard:
     dimensions: int = 0
     """Numbers in a vector; 0 of a reranker, which gives none."""
     async_batch: bool = False
+    pooling: bool = False
+    """Whether the way in which tokens become one vector can be chosen."""
+    wordpiece: bool = False
+    """Whether it reads the tokens that :mod:`workersai.wordpiece` counts."""
 
-    def cost_usd(self, tokens: int) -> float:
-        """The price of so many tokens, in US dollars."""
-        return tokens * self.input_price / 1_000_000
+    def cost_usd(self, prompt_tokens: int, completion_tokens: int = 0) -> float:
+        """The price of so many tokens, in US dollars; it writes none."""
+        return (prompt_tokens + completion_tokens) * self.input_price / 1_000_000
 
 
 _CARDS = (
@@ -72,15 +76,25 @@ DEFAULT_RERANKER = "@cf/baai/bge-reranker-base"
 MOST_TEXTS = 100
 """Texts of one call for embeddings (wire page, "Embeddings")."""
 
+
+def _english(name: str, price: float, dimensions: int) -> EmbeddingCard:
+    return EmbeddingCard(name, 512, price, dimensions, async_batch=True, pooling=True, wordpiece=True)
+
+
 _EMBEDDING_CARDS = (
-    EmbeddingCard("@cf/baai/bge-small-en-v1.5", 512, 0.020, dimensions=384, async_batch=True),
-    EmbeddingCard("@cf/baai/bge-base-en-v1.5", 512, 0.067, dimensions=768, async_batch=True),
-    EmbeddingCard("@cf/baai/bge-large-en-v1.5", 512, 0.204, dimensions=1024, async_batch=True),
+    _english("@cf/baai/bge-small-en-v1.5", 0.020, 384),
+    _english("@cf/baai/bge-base-en-v1.5", 0.067, 768),
+    _english("@cf/baai/bge-large-en-v1.5", 0.204, 1024),
     EmbeddingCard("@cf/baai/bge-m3", 60_000, 0.012, dimensions=1024, async_batch=True),
 )
 EMBEDDING_CATALOG: dict[str, EmbeddingCard] = {card.name: card for card in _EMBEDDING_CARDS}
 
 RERANKER_CATALOG: dict[str, EmbeddingCard] = {DEFAULT_RERANKER: EmbeddingCard(DEFAULT_RERANKER, 512, 0.003)}
+
+
+def priced_card(model: str) -> ModelCard | EmbeddingCard | None:
+    """What is known of a model of any kind, its price above all."""
+    return CATALOG.get(model) or EMBEDDING_CATALOG.get(model) or RERANKER_CATALOG.get(model)
 
 
 def embedding_card(model: str) -> EmbeddingCard | None:

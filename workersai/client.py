@@ -13,15 +13,16 @@ import httpx
 from typing_extensions import Self, Unpack
 
 from workersai import flows
-from workersai.calls import BaseClient, Call, RunOptions
+from workersai.calls import Call, RunOptions
 from workersai.deadline import END_OF_BODY, Deadline, HeldTo
 from workersai.errors import APITimeoutError, WorkersAIError
-from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Receive, ReceiveAll, Send, Step, Turn, Wait
+from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Pause, Receive, ReceiveAll, Send, Step, Turn, Wait
 from workersai.pacing import Limiter
 from workersai.pools import Pool, Pools, new_client
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
+from workersai.retrieval.clients import RetrievalClient
 from workersai.transport import FAILURES, build, error_from_httpx, head_of, is_plain
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client(BaseClient[httpx.Client]):
+class Client(RetrievalClient):
     """Calls Workers AI; one client serves any number of threads.
 
     Args:
@@ -154,7 +155,7 @@ class Client(BaseClient[httpx.Client]):
         self.close()
 
     def _pool(self) -> Pool[httpx.Client]:
-        self._check_open()
+        self.check_open()
         return self._given_pool or _POOLS.get(self._pool_key, self, self._new_pool)
 
     def _new_pool(self) -> Pool[httpx.Client]:
@@ -240,6 +241,9 @@ class _Exchange(Generic[T]):
                 return self._release()
             case Turn(limiter):
                 self._take(limiter)
+            case Pause(seconds):
+                self._release()
+                time.sleep(seconds)
         return None
 
     def _send(self, request: Request) -> ReplyHead:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import httpx
@@ -13,18 +13,17 @@ from typing_extensions import Self, override
 from workersai.async_client import AsyncClient
 from workersai.client import Client
 from workersai.errors import BadRequestError, ConfigurationError
-from workersai.options import CallOptions
+from workersai.options import CallOptions, RequestOptions
 from workersai.settings import Settings, hidden
 
-_OPTIONS = tuple(CallOptions.model_fields)
 _TOKENS = ("api_token", "api_key")
 _OF_THE_ACCOUNT = ("account_id", "api_token", "api_key", "base_url", "http_client", "http_async_client")
 
 
-class ConnectedModel(CallOptions):
-    """A Pydantic model with the settings of a call as fields, connected to an account.
+class Connected(RequestOptions):
+    """A Pydantic model with the settings of a request as fields, connected to an account.
 
-    A framework's model class derives from its own base class and from this one.
+    A framework's model class derives from its own base class and from a class below this one.
     """
 
     # Without the input, since Pydantic would print the token with it.
@@ -122,5 +121,18 @@ class ConnectedModel(CallOptions):
         for name in _OF_THE_ACCOUNT:
             if name in overrides:
                 raise BadRequestError(f"{name} can't be changed for one call: make another {type(self).__name__}.")
-        own = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+        own = {name: value for name in self._option_names() if (value := getattr(self, name)) is not None}
         return {**own, **overrides}
+
+    @classmethod
+    def _option_names(cls) -> Collection[str]:
+        raise NotImplementedError
+
+
+class ConnectedModel(CallOptions, Connected):
+    """The same for a model that generates text."""
+
+    @classmethod
+    @override
+    def _option_names(cls) -> Collection[str]:
+        return CallOptions.model_fields

@@ -13,7 +13,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from workersai.catalog import model_card
+from workersai.catalog import priced_card
 from workersai.errors import BudgetExceededError, ConfigurationError, WorkersAIError
 from workersai.protocol.values import Usage
 
@@ -229,7 +229,7 @@ class Meter:
         """
         if not self.trackers:
             return self
-        card = model_card(self.model)
+        card = priced_card(self.model)
         if card is not None:
             self._most = card.cost_usd(*self.most_tokens)
         elif any(tracker.budget is not None for tracker in self.trackers):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from workersai.calls import Call
 from workersai.costs import Meter
@@ -71,6 +71,13 @@ class Wait:
         logger.info("Trying again in %.2f s (%d of %d): %s", retry.wait, retry.attempt, self.most, retry.error)
 
 
+@dataclass(frozen=True)
+class Pause:
+    """Let so many seconds pass: what is asked for takes its time."""
+
+    seconds: float
+
+
 @dataclass(slots=True)  # not frozen, which would take twice the time: each piece of a stream makes one
 class Emit:
     """Hand these deltas to the caller."""
@@ -78,8 +85,19 @@ class Emit:
     deltas: Sequence[Delta]
 
 
-Step = Turn | Send | Receive | Drain | ReceiveAll | HangUp | Wait | Emit
+Step = Turn | Send | Receive | Drain | ReceiveAll | HangUp | Wait | Pause | Emit
 T = TypeVar("T")
+
+
+class Paid(Protocol):
+    """An answer with the tokens that were paid for."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """Their number, if it is known."""
+
+
+Answer = TypeVar("Answer", bound=Paid)
 Flow = Generator[Step, Any, T]
 
 
@@ -107,7 +125,13 @@ def run(call: Call) -> Flow[Completion]:
 
 
 def _run_once(call: Call) -> Flow[Completion]:
-    def attempt() -> Flow[Completion]:
+    return ask(call, lambda body, head: completion_from_body(body, head, call.asked))
+
+
+def ask(call: Call, read: Callable[[bytes, ReplyHead], Answer]) -> Flow[Answer]:
+    """One request and its whole reply, which ``read`` makes the answer of."""
+
+    def attempt() -> Flow[Answer]:
         if call.limiter is not None:
             yield Turn(call.limiter)
         with call.meter() as meter:
@@ -116,11 +140,11 @@ def _run_once(call: Call) -> Flow[Completion]:
             body = yield from receive_all(head)
             if not head.ok:
                 raise error_from_body(body, head)
-            completion = completion_from_body(body, head, call.asked)
-            meter.usage = completion.usage
-        return completion
+            answer = read(body, head)
+            meter.usage = answer.usage
+        return answer
 
-    return (yield from retried(call, attempt, lambda: True))
+    return retried(call, attempt, lambda: True)
 
 
 def _paid_for(before: Usage | None, completion: Completion) -> Completion:

@@ -10,11 +10,11 @@ import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from workersai.catalog import DEFAULT_MODEL
+from workersai.catalog import DEFAULT_MODEL, EMBEDDING_CATALOG, RERANKER_CATALOG
 from workersai.errors import BadRequestError
 from workersai.pacing import RateLimit
 
@@ -34,10 +34,18 @@ class _Between:
         return value
 
 
-def _checked_model(name: str) -> str:
+def checked_model(name: str) -> str:
+    """A model's full name, as it may stand in a path."""
     if not _MODEL_NAME.fullmatch(name):
         raise ValueError(f"must be a model's full name, which begins with @, as in {DEFAULT_MODEL!r}")
     return name
+
+
+def _checked_generator(name: str) -> str:
+    """A model's name, and not one of those that are known to write no text."""
+    if name in EMBEDDING_CATALOG or name in RERANKER_CATALOG:
+        raise ValueError("must be a model that generates text; for this one there are embed and rerank")
+    return checked_model(name)
 
 
 def _checked_positive(value: float | None) -> float | None:
@@ -76,12 +84,51 @@ def checked_header_value(value: str | None) -> str | None:
 _HeaderValue = Annotated[str | None, AfterValidator(checked_header_value)]
 
 
-class CallOptions(BaseModel):
-    """The settings of one call; each can be given to a client's method, to a model's constructor, or to one call."""
+class RequestOptions(BaseModel):
+    """The settings that requests to any model share."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, AfterValidator(_checked_model)] = DEFAULT_MODEL
+    model: Annotated[str, AfterValidator(checked_model)]
+    """The model's full name."""
+
+    gateway: _HeaderValue = None
+    """Id of the AI Gateway that the call goes through."""
+
+    session_affinity: _HeaderValue = None
+    """Calls of the same id reach the same model instance, so that its prefix cache is hit."""
+
+    reject_if_busy: bool | None = None
+    """True: fail at once with :class:`~workersai.errors.RateLimitError` where the service would queue the call."""
+
+    timeout: Annotated[float | None, AfterValidator(_checked_positive)] = None
+    """Seconds to wait for the reply, and between two pieces of it, at each attempt; 120 by default.
+
+    A connection must stand within 10 of them. An ``http_client`` of one's own brings its own, if it was given one. The
+    wait for a turn of a ``rate_limit`` is no part of it.
+    """
+
+    rate_limit: RateLimit | None = None
+    """The limit that the call keeps, with all others of this process that name it: it waits for its turn; see
+    :class:`~workersai.RateLimit`. By default none."""
+
+    deadline: Annotated[float | None, AfterValidator(_checked_positive)] = None
+    """Seconds that the whole call may take, with its retries and, of a stream, to its last piece; by default no limit.
+
+    :class:`~workersai.errors.APITimeoutError` when they are over, with what a stream had brought in its ``partial``;
+    what its reader does between two pieces counts. A retry that it leaves no time for is not waited for.
+    A sync call with an ``http_client`` of one's own looks at it between two pieces of the reply, and no wait of it is
+    longer than what is left when its request is sent.
+    """
+
+    max_retries: Annotated[int | None, Field(ge=0)] = None
+    """Further attempts after a failure that is worth one; 2 by default, 0 for none."""
+
+
+class CallOptions(RequestOptions):
+    """The settings of one call; each can be given to a client's method, to a model's constructor, or to one call."""
+
+    model: Annotated[str, AfterValidator(_checked_generator)] = DEFAULT_MODEL
     """The model's full name, as in ``@cf/meta/llama-3.3-70b-instruct-fp8-fast`` (the default)."""
 
     temperature: Annotated[float | None, AfterValidator(_Between(0, 5))] = None
@@ -132,40 +179,20 @@ class CallOptions(BaseModel):
     raw: bool | None = None
     """True: the service applies no chat template, and the prompt holds the model's own markup."""
 
-    gateway: _HeaderValue = None
-    """Id of the AI Gateway that the call goes through."""
 
-    session_affinity: _HeaderValue = None
-    """Calls of the same id reach the same model instance, so that its prefix cache is hit."""
+class SharedOptions(TypedDict, total=False):
+    """The fields of :class:`RequestOptions`, for type checkers."""
 
-    reject_if_busy: bool | None = None
-    """True: fail at once with :class:`~workersai.errors.RateLimitError` where the service would queue the call."""
-
-    timeout: Annotated[float | None, AfterValidator(_checked_positive)] = None
-    """Seconds to wait for the reply, and between two pieces of it, at each attempt; 120 by default.
-
-    A connection must stand within 10 of them. An ``http_client`` of one's own brings its own, if it was given one. The
-    wait for a turn of a ``rate_limit`` is no part of it.
-    """
-
-    rate_limit: RateLimit | None = None
-    """The limit that the call keeps, with all others of this process that name it: it waits for its turn; see
-    :class:`~workersai.RateLimit`. By default none."""
-
-    deadline: Annotated[float | None, AfterValidator(_checked_positive)] = None
-    """Seconds that the whole call may take, with its retries and, of a stream, to its last piece; by default no limit.
-
-    :class:`~workersai.errors.APITimeoutError` when they are over, with what a stream had brought in its ``partial``;
-    what its reader does between two pieces counts. A retry that it leaves no time for is not waited for.
-    A sync call with an ``http_client`` of one's own looks at it between two pieces of the reply, and no wait of it is
-    longer than what is left when its request is sent.
-    """
-
-    max_retries: Annotated[int | None, Field(ge=0)] = None
-    """Further attempts after a failure that is worth one; 2 by default, 0 for none."""
+    gateway: str | None
+    session_affinity: str | None
+    reject_if_busy: bool | None
+    timeout: float | None
+    rate_limit: RateLimit | None
+    deadline: float | None
+    max_retries: int | None
 
 
-class Options(TypedDict, total=False):
+class Options(SharedOptions, total=False):
     """The keyword arguments of a call: the fields of :class:`CallOptions`, for type checkers."""
 
     model: str
@@ -182,13 +209,9 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str] | None
     lora: str | None
     raw: bool | None
-    gateway: str | None
-    session_affinity: str | None
-    reject_if_busy: bool | None
-    timeout: float | None
-    rate_limit: RateLimit | None
-    deadline: float | None
-    max_retries: int | None
+
+
+OptionsT = TypeVar("OptionsT", bound=RequestOptions)
 
 
 def call_options(given: Mapping[str, Any], *, beside: Collection[str] = ()) -> CallOptions:
@@ -197,16 +220,25 @@ def call_options(given: Mapping[str, Any], *, beside: Collection[str] = ()) -> C
     Raises:
         BadRequestError: a value is out of its range or of the wrong type, or there is no such option; it names each.
     """
+    return checked_options(CallOptions, given, beside=beside)
+
+
+def checked_options(kind: type[OptionsT], given: Mapping[str, Any], *, beside: Collection[str] = ()) -> OptionsT:
+    """The same for the options of another kind of request.
+
+    Raises:
+        BadRequestError: as :func:`call_options`.
+    """
     try:
-        return CallOptions.model_validate(given)
+        return kind.model_validate(given)
     except ValidationError as error:
-        raise BadRequestError(" ".join(_sentence(problem, beside) for problem in error.errors())) from None
+        known = [*kind.model_fields, *beside]
+        raise BadRequestError(" ".join(_sentence(problem, known) for problem in error.errors())) from None
 
 
-def _sentence(problem: Any, beside: Collection[str]) -> str:
+def _sentence(problem: Any, known: Collection[str]) -> str:
     name = ".".join(map(str, problem["loc"][:1]))
     if problem["type"] == "extra_forbidden":
-        known = [*CallOptions.model_fields, *beside]
         near = difflib.get_close_matches(name, known, n=1)
         meant = f" Did you mean {near[0]}?" if near else ""
         return f"{name} is no option of a call; there are: {', '.join(known)}.{meant}"

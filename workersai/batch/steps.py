@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from workersai.batch.values import BatchResult
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
 from workersai.flows import Flow, Send, Step, Turn, Wait
@@ -59,7 +58,7 @@ class Next:
 class Hand:
     """Hand these results to the caller."""
 
-    results: Sequence[BatchResult]
+    results: Sequence[Any]
 
 
 @dataclass(frozen=True)

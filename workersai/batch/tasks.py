@@ -12,7 +12,7 @@ from typing import Any
 from typing_extensions import Self
 
 from workersai.batch.job import Job
-from workersai.batch.steps import Begin, Ended, Hand, Leave, Next, NotSentError, Take, Watched, Work
+from workersai.batch.steps import Begin, Ended, Hand, JobFlow, Leave, Next, NotSentError, Take, Watched, Work
 from workersai.batch.values import BatchResult, Progress
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
@@ -30,8 +30,8 @@ class AsyncBatch(AsyncIterator[BatchResult]):
 
     def __init__(self, job: Job, requests: Iterable[Any] | AsyncIterable[Any], pump: Pump) -> None:
         self.progress: Progress = job.progress
-        self._job, self._tasks = job, _Tasks(pump)
-        self._results = _results(job, requests, self._tasks)
+        self._job, self._tasks = job, Tasks(pump)
+        self._results: AsyncGenerator[BatchResult, None] = results_in_tasks(job.flow(), requests, self._tasks)
 
     def __aiter__(self) -> Self:
         return self
@@ -57,11 +57,11 @@ class AsyncBatch(AsyncIterator[BatchResult]):
         await self.aclose()
 
 
-async def _results(
-    job: Job, requests: Iterable[Any] | AsyncIterable[Any], tasks: _Tasks
-) -> AsyncGenerator[BatchResult, None]:
+async def results_in_tasks(
+    flow: JobFlow, requests: Iterable[Any] | AsyncIterable[Any], tasks: Tasks
+) -> AsyncGenerator[Any, None]:
+    """What a job hands over; its calls are made in tasks."""
     take, outcome = _taker(requests), None
-    flow = job.flow()
     try:
         while True:
             try:
@@ -126,7 +126,7 @@ async def _whole(what: Callable[[], Any]) -> Any:
     return work.result()
 
 
-class _Tasks:
+class Tasks:
     """Tasks that make the calls."""
 
     def __init__(self, pump: Pump) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from typing_extensions import Self
 
 from workersai.batch.job import Job
-from workersai.batch.steps import Begin, Ended, Hand, Key, Leave, Next, NotSentError, Take, Watched, Work
+from workersai.batch.steps import Begin, Ended, Hand, JobFlow, Key, Leave, Next, NotSentError, Take, Watched, Work
 from workersai.batch.values import BatchResult, Progress
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
@@ -35,7 +35,7 @@ class Batch(Iterator[BatchResult]):
     def __init__(self, job: Job, requests: Iterable[Any], pump: Pump) -> None:
         self.progress: Progress = job.progress
         self.stop = job.stop
-        self._results = _results(job, requests, pump)
+        self._results: Generator[BatchResult, None, None] = results_in_threads(job.flow(), requests, pump)
 
     def __iter__(self) -> Self:
         return self
@@ -56,9 +56,9 @@ class Batch(Iterator[BatchResult]):
         self.close()
 
 
-def _results(job: Job, requests: Iterable[Any], pump: Pump) -> Generator[BatchResult, None, None]:
+def results_in_threads(flow: JobFlow, requests: Iterable[Any], pump: Pump) -> Generator[Any, None, None]:
+    """What a job hands over; its calls are made in threads."""
     sources, threads, outcome = iter(requests), _Threads(pump), None
-    flow = job.flow()
     try:
         while True:
             try:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from workersai._version import __version__
 from workersai.errors import BadRequestError
-from workersai.options import CallOptions
+from workersai.options import CallOptions, RequestOptions
 from workersai.protocol.history import checked_history
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.tools import Offer
@@ -130,10 +130,10 @@ def run_request(
         body["stream"] = True
     if options.reject_if_busy:
         body["options"] = {"rejectIfBusy": True}
-    return request_to(settings, options, _json_bytes(body))
+    return request_to(settings, options, json_bytes(body))
 
 
-def request_to(settings: Settings, options: CallOptions, content: bytes, *, query: str = "") -> Request:
+def request_to(settings: Settings, options: RequestOptions, content: bytes, *, query: str = "") -> Request:
     """The request that sends a body to the model's address."""
     return Request(
         url=f"{settings.base_url}/accounts/{settings.account_id}/ai/run/{options.model}{query}",
@@ -202,7 +202,7 @@ def _call_to_wire(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-def _headers(settings: Settings, options: CallOptions) -> dict[str, str]:
+def _headers(settings: Settings, options: RequestOptions) -> dict[str, str]:
     headers = {
         "authorization": f"Bearer {settings.api_token.get_secret_value()}",
         "content-type": "application/json",
@@ -215,7 +215,12 @@ def _headers(settings: Settings, options: CallOptions) -> dict[str, str]:
     return headers
 
 
-def _json_bytes(body: Mapping[str, Any]) -> bytes:
+def json_bytes(body: Any) -> bytes:
+    """What is sent, as compact JSON.
+
+    Raises:
+        BadRequestError: it can't be written so, or not as UTF-8.
+    """
     try:
         return json_text(body).encode()
     except UnicodeEncodeError as error:

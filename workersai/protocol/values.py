@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from workersai.catalog import DEFAULT_MODEL, model_card
+from workersai.catalog import DEFAULT_MODEL, priced_card
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -82,7 +82,7 @@ class Usage:
 
         Cached tokens are priced as the others: no lower price is published (the schema).
         """
-        card = model_card(self.model)
+        card = priced_card(self.model)
         return None if card is None else card.cost_usd(self.prompt_tokens, self.completion_tokens)
 
 

@@ -74,8 +74,8 @@ class SharingClient(AsyncClient):
         self._shared = limit and SharedLimiter(limit, self.settings.account_id)
 
     @override
-    def _limiter_of(self, limit: RateLimit) -> Limiter:
-        return self._shared or super()._limiter_of(limit)
+    def limiter_of(self, limit: RateLimit) -> Limiter:
+        return self._shared or super().limiter_of(limit)
 
 
 def forget_rate_limit(limit: RateLimit | None = None, *, account_id: str | None = None) -> bool:

@@ -1,0 +1,131 @@
+"""Texts -> vectors, and documents -> scores: what is sent, and every shape in which the service answers.
+
+The shapes are those of the wire page ("Embeddings"), of the models' published schemas, and of the OpenAI-compatible
+twin, which some routes answer with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workersai.protocol.reply import ReplyHead, result_of, unreadable, usage_of
+from workersai.protocol.values import Usage
+
+Vector = list[float]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The vectors of some texts, in their order.
+
+    ``usage`` is what the service told, else what was counted here, else None; ``truncated`` are the places of the texts
+    that were cut to the model's limit. ``pooling`` is what the service says it used.
+    """
+
+    vectors: Sequence[Vector]
+    model: str
+    usage: Usage | None = None
+    truncated: tuple[int, ...] = ()
+    pooling: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A document's place in the list that was given, and its score: how well it answers the query, from 0 to 1."""
+
+    index: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """Documents by their score, the best first. ``usage`` is None where the service told none."""
+
+    results: Sequence[Ranked]
+    model: str
+    usage: Usage | None = None
+    request_id: str | None = None
+
+
+def embeddings_of(
+    result: Mapping[str, Any], head: ReplyHead, model: str, *, texts: int, dimensions: int | None
+) -> Embeddings:
+    """The vectors in the result of a reply.
+
+    Args:
+        result: What stands in the envelope.
+        head: The reply's.
+        model: What was asked.
+        texts: How many texts it was asked for.
+        dimensions: How long each vector must be, if that is known.
+
+    Raises:
+        ServerError: a vector is missing, is no list of finite numbers, or has another length.
+    """
+    found = result.get("data", result.get("response"))  # bge-m3's schema has the latter for contexts
+    if not isinstance(found, list):
+        raise unreadable("has no list of vectors", head)
+    vectors = _in_order(found)
+    if len(vectors) != texts:
+        raise unreadable(f"has {len(vectors)} vectors for {texts} texts", head)
+    wanted = dimensions or len(vectors[0])
+    for index, vector in enumerate(vectors):
+        if not _is_vector(vector):
+            raise unreadable(f"has, for text {index}, no list of finite numbers", head)
+        if len(vector) != wanted:
+            raise unreadable(f"has a vector of {len(vector)} numbers for text {index}, where {wanted} are due", head)
+    pooling = result.get("pooling")
+    return Embeddings(
+        vectors,
+        model,
+        usage_of(result.get("usage"), model),
+        pooling=pooling if isinstance(pooling, str) else None,
+        request_id=head.request_id,
+    )
+
+
+def _in_order(found: list[Any]) -> list[Any]:
+    """The vectors as they stand, or out of OpenAI's objects, which name their places."""
+    if not found or not all(isinstance(entry, dict) for entry in found):
+        return found
+    places = [entry.get("index", place) for place, entry in enumerate(found)]
+    if sorted(map(str, places)) != sorted(map(str, range(len(found)))):
+        places = list(range(len(found)))
+    return [entry.get("embedding") for _, entry in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
+
+
+def _is_vector(vector: Any) -> bool:
+    # The sum is not finite if a number isn't: half the time of looking at each.
+    if not isinstance(vector, list) or not vector or not {float, int}.issuperset(map(type, vector)):
+        return False
+    return math.isfinite(math.fsum(vector))
+
+
+def reranking_from_body(body: bytes, head: ReplyHead, model: str, *, documents: int) -> Reranking:
+    """The scores in a whole reply, the best first.
+
+    Raises:
+        WorkersAIError: the failure that it tells of; :class:`ServerError` for one that can't be read.
+    """
+    result = result_of(body, head)
+    found = result.get("response", result.get("data"))
+    if not isinstance(found, list):
+        raise unreadable("has no list of scores", head)
+    ranked = [_ranked(entry, documents, head) for entry in found]
+    if len({each.index for each in ranked}) != len(ranked):
+        raise unreadable("scores a document twice", head)
+    best_first = sorted(ranked, key=lambda each: (-each.score, each.index))
+    return Reranking(tuple(best_first), model, usage_of(result.get("usage"), model), head.request_id)
+
+
+def _ranked(entry: Any, documents: int, head: ReplyHead) -> Ranked:
+    index, score = (entry.get("id"), entry.get("score")) if isinstance(entry, dict) else (None, None)
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < documents:
+        raise unreadable("scores a document that was not sent", head)
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        raise unreadable(f"has no score for document {index}", head)
+    return Ranked(index, float(score))

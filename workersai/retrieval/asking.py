@@ -1,0 +1,222 @@
+"""Texts and documents, checked, and the calls that ask for their vectors and scores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workersai.calls import BaseClient, Call
+from workersai.catalog import MOST_TEXTS, RERANKER_CATALOG, EmbeddingCard, embedding_card
+from workersai.costs import CostTracker, trackers_here
+from workersai.errors import BadRequestError
+from workersai.options import RequestOptions, checked_options
+from workersai.protocol.batch import MOST_BYTES
+from workersai.protocol.reply import Asked
+from workersai.protocol.request import Request, json_bytes, request_to
+from workersai.protocol.values import Usage
+from workersai.retries import OnRetry
+from workersai.retrieval.options import EmbeddingOptions, RerankOptions
+from workersai.settings import DEFAULT_MAX_RETRIES
+from workersai.wordpiece import count_wordpieces, cut_to
+
+logger = logging.getLogger("workersai")
+
+# What a client's own options say of every request. Its model writes text, and its rate limit is of that, which the
+# service counts apart (wire page, "Errors").
+_SHARED = tuple(name for name in RequestOptions.model_fields if name not in ("model", "rate_limit"))
+_AROUND_ITEM = 100  # bytes of an item of a batch, beside its texts
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text as it is sent, with its place, its bytes, and its tokens where they were counted."""
+
+    place: int
+    sent: str
+    size: int
+    tokens: int | None
+    was_cut: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """The texts of one call."""
+
+    texts: Sequence[Text]
+
+    @property
+    def size(self) -> int:
+        """Their bytes, and what stands around them in a batch."""
+        return _AROUND_ITEM + sum(text.size for text in self.texts)
+
+
+class Asker:
+    """What makes the calls of a client that asks for vectors."""
+
+    def __init__(self, client: BaseClient[Any], given: Mapping[str, Any]) -> None:
+        self._client = client
+        self._on_retry, rest = _on_retry_of(client, given)
+        self.options = checked_options(EmbeddingOptions, rest, beside=("on_retry",))
+        self.card = embedding_card(self.options.model)
+        if self.options.pooling is not None and self.card is not None and not self.card.pooling:
+            raise BadRequestError(f"pooling: {self.options.model} takes none.")
+        self._trackers = trackers_here()
+
+    def texts(self, texts: Sequence[Any], first: int = 0) -> list[Text]:
+        """The texts as they are sent.
+
+        Raises:
+            BadRequestError: one is no string, empty, or too long.
+        """
+        return [text if isinstance(text, Text) else self._text(text, first + place) for place, text in enumerate(texts)]
+
+    def _text(self, text: Any, place: int) -> Text:
+        where = f"texts[{place}]"
+        checked_text(text, where)
+        tokens, was_cut, most = None, False, None if self.card is None else self.card.max_tokens
+        # A token is a character at the least: a short text needs no count to be known to fit.
+        if self.card is not None and self.card.wordpiece and (self._trackers or len(text) > self.card.max_tokens - 2):
+            tokens = count_wordpieces(text)
+            if tokens > self.card.max_tokens:
+                if not self.options.truncate:
+                    raise BadRequestError(
+                        f"{where} has {tokens:,} tokens, and {self.options.model} reads {most}: split it into smaller "
+                        "ones, give truncate=True to have it cut, or use @cf/baai/bge-m3, which reads 60,000."
+                    )
+                text, tokens, was_cut = cut_to(text, self.card.max_tokens), self.card.max_tokens, True
+        return Text(place, text, len(json_bytes(text)) + 1, tokens, was_cut)
+
+    def groups(self, texts: Sequence[Text]) -> Iterator[Group]:
+        """The texts in calls: at most 100 in each, and no more bytes than a batch may have."""
+        group: list[Text] = []
+        size = _AROUND_ITEM
+        for text in texts:
+            if group and (len(group) == MOST_TEXTS or size + text.size >= MOST_BYTES):
+                yield Group(group)
+                group, size = [], _AROUND_ITEM
+            group.append(text)
+            size += text.size
+        if group:
+            yield Group(group)
+
+    def body(self, group: Group) -> dict[str, Any]:
+        """What asks for the vectors of a group."""
+        body: dict[str, Any] = {"text": [text.sent for text in group.texts]}
+        if self.options.pooling is not None:
+            body["pooling"] = self.options.pooling
+        if self.options.truncate and self.card is not None and not self.card.wordpiece:
+            body["truncate_inputs"] = True  # bge-m3's schema: else the service refuses what is too long
+        return body
+
+    def call(self, group: Group) -> Call:
+        """The call for a group."""
+        body = self.body(group)
+        if self.options.reject_if_busy:
+            body["options"] = {"rejectIfBusy": True}
+        return self.call_of(request_to(self._client.settings, self.options, json_bytes(body)), [group])
+
+    def call_of(self, request: Request, groups: Sequence[Group]) -> Call:
+        """A call that asks for groups, by whatever request."""
+        most = sum(text.size if text.tokens is None else text.tokens for group in groups for text in group.texts)
+        return made_call(self._client, request, self.options, (most, 0), self._trackers, self._on_retry)
+
+    def usage(self, groups: Sequence[Group]) -> Usage | None:
+        """The tokens as they were counted here; None where they weren't."""
+        counts = [text.tokens for group in groups for text in group.texts]
+        known = [count for count in counts if count is not None]
+        return Usage(sum(known), 0, model=self.options.model) if len(known) == len(counts) else None
+
+    def submission(self, groups: Sequence[Group]) -> Call:
+        """What submits groups as one batch."""
+        items = [{**self.body(group), "external_reference": str(place)} for place, group in enumerate(groups)]
+        return self.call_of(self._queued({"requests": items}), groups)
+
+    def poll(self, request_id: str, groups: Sequence[Group]) -> Call:
+        """What asks for a batch."""
+        return self.call_of(self._queued({"request_id": request_id}), groups)
+
+    def _queued(self, body: Mapping[str, Any]) -> Request:
+        return request_to(self._client.settings, self.options, json_bytes(body), query="?queueRequest=true")
+
+
+def rerank_call(client: BaseClient[Any], query: Any, documents: Sequence[Any], given: Mapping[str, Any]) -> Call:
+    """The call that asks for the scores of documents.
+
+    Raises:
+        BadRequestError: the query or a document is no string, or empty; or an option can't be right.
+    """
+    on_retry, rest = _on_retry_of(client, given)
+    options = checked_options(RerankOptions, rest, beside=("on_retry",))
+    checked_text(query, "query")
+    for place, document in enumerate(documents):
+        checked_text(document, f"documents[{place}]")
+    _tell_of_long(query, documents, RERANKER_CATALOG.get(options.model))
+    body: dict[str, Any] = {"query": query, "contexts": [{"text": document} for document in documents]}
+    if options.top_k is not None:
+        body["top_k"] = min(options.top_k, len(documents))
+    if options.reject_if_busy:
+        body["options"] = {"rejectIfBusy": True}
+    content = json_bytes(body)
+    request = request_to(client.settings, options, content)
+    most = (len(content) + len(query.encode()) * len(documents), 0)  # the query is read once with each
+    return made_call(client, request, options, most, trackers_here(), on_retry)
+
+
+def _tell_of_long(query: str, documents: Sequence[str], card: EmbeddingCard | None) -> None:
+    """Says in the log which documents the reranker will not read to their end.
+
+    Its tokens are not those that are counted here, but about as many.
+    """
+    if card is None:
+        return
+    room = card.max_tokens - count_wordpieces(query)
+    long = [place for place, document in enumerate(documents) if len(document) > room < count_wordpieces(document)]
+    if long:
+        logger.warning(
+            "%s reads about %d tokens of the query and a document together: %d of the documents are longer (the first "
+            "is documents[%d]), and are judged by their beginnings.",
+            card.name,
+            card.max_tokens,
+            len(long),
+            long[0],
+        )
+
+
+def checked_text(text: Any, where: str) -> None:
+    """Fails for what has no vector.
+
+    Raises:
+        BadRequestError: it is no string, or there is nothing in it.
+    """
+    if not isinstance(text, str):
+        raise BadRequestError(f"{where} must be a string, not {type(text).__name__}.")
+    if not text or text.isspace():
+        raise BadRequestError(f"{where} is empty: leave it out, or give it a text.")
+
+
+def made_call(
+    client: BaseClient[Any],
+    request: Request,
+    options: EmbeddingOptions | RerankOptions,
+    most_tokens: tuple[int, int],
+    trackers: tuple[CostTracker, ...],
+    on_retry: OnRetry | None,
+) -> Call:
+    """A call for something else than an answer in words."""
+    return Call(
+        request,
+        Asked(options.model, None),
+        DEFAULT_MAX_RETRIES if options.max_retries is None else options.max_retries,
+        trackers=trackers,
+        most_tokens=most_tokens,
+        limiter=None if options.rate_limit is None else client.limiter_of(options.rate_limit),
+        deadline=options.deadline,
+        on_retry=on_retry,
+    )
+
+
+def _on_retry_of(client: BaseClient[Any], given: Mapping[str, Any]) -> tuple[OnRetry | None, dict[str, Any]]:
+    rest = {**{name: value for name, value in client.defaults.items() if name in _SHARED}, **given}
+    return client.checked_on_retry(rest.pop("on_retry", None)) or client.on_retry, rest

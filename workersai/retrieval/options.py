@@ -1,0 +1,96 @@
+"""The settings of a request for vectors, or for scores."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from workersai.catalog import (
+    CATALOG,
+    DEFAULT_EMBEDDING_MODEL,
+    DEFAULT_RERANKER,
+    EMBEDDING_CATALOG,
+    RERANKER_CATALOG,
+    embedding_card,
+)
+from workersai.options import RequestOptions, SharedOptions, checked_model
+from workersai.retries import OnRetry
+
+Pooling = Literal["mean", "cls"]
+
+
+def _checked_embedder(name: str) -> str:
+    if name in CATALOG or name in RERANKER_CATALOG:
+        raise ValueError(f"must be an embedding model, as {', '.join(EMBEDDING_CATALOG)}")
+    return checked_model(name)
+
+
+def _checked_reranker(name: str) -> str:
+    if name in CATALOG or name in EMBEDDING_CATALOG:
+        raise ValueError(f"must be a reranker, as {', '.join(RERANKER_CATALOG)}")
+    return checked_model(name)
+
+
+class EmbeddingOptions(RequestOptions):
+    """The settings of a request for vectors."""
+
+    model: Annotated[str, AfterValidator(_checked_embedder)] = DEFAULT_EMBEDDING_MODEL
+    """The model's full name: ``@cf/baai/bge-small-en-v1.5`` (384 numbers a vector), ``bge-base-en-v1.5`` (768, the
+    default), ``bge-large-en-v1.5`` (1,024), or ``bge-m3`` (1,024; many languages, texts up to 60,000 tokens)."""
+
+    pooling: Pooling | None = None
+    """How a text's tokens become one vector; the service takes ``"mean"`` where none is given. ``"cls"`` is the better
+    one for longer texts, as the models' pages say. Vectors of the two don't mix. ``bge-m3`` has no such choice."""
+
+    truncate: bool = False
+    """True: a text over the model's limit is cut to it. By default it is an error, before anything is sent."""
+
+    max_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 8
+    """Requests at once, of up to 100 texts each."""
+
+
+class RerankOptions(RequestOptions):
+    """The settings of a request for scores."""
+
+    model: Annotated[str, AfterValidator(_checked_reranker)] = DEFAULT_RERANKER
+    """The reranker's full name; ``@cf/baai/bge-reranker-base`` by default."""
+
+    top_k: Annotated[int | None, Field(ge=1)] = None
+    """How many documents to give back, the best ones; by default all."""
+
+
+class EmbedOptions(SharedOptions, total=False):
+    """The keyword arguments of ``embed``: the fields of :class:`EmbeddingOptions`, and ``on_retry``."""
+
+    model: str
+    pooling: Pooling | None
+    truncate: bool
+    max_concurrency: int
+    on_retry: OnRetry | None
+
+
+class CorpusOptions(EmbedOptions, total=False):
+    """Those of ``embed_corpus``, which can use the Async Batch API."""
+
+    mode: Literal["calls", "batch"]
+    """``"calls"``, the default: requests of up to 100 texts. ``"batch"``: the Async Batch API, 1,000 texts in a batch,
+    for which the service takes its time; a batch may be sent twice, and is then billed twice, where it is not known
+    whether the service took it: the log tells of it as a warning."""
+
+    poll_interval: float
+    """Seconds until a batch is first asked for, 2 by default; later polls are further apart, up to 30 seconds."""
+
+
+class RankOptions(SharedOptions, total=False):
+    """The keyword arguments of ``rerank``: the fields of :class:`RerankOptions`, and ``on_retry``."""
+
+    model: str
+    top_k: int | None
+    on_retry: OnRetry | None
+
+
+def dimensions_of(model: str) -> int | None:
+    """Numbers in a vector of a model; None for one that the catalog doesn't list."""
+    card = embedding_card(model)
+    return None if card is None else card.dimensions

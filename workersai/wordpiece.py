@@ -1,0 +1,104 @@
+"""How many tokens an embedding model reads of a text, and where a text that is too long is to be cut.
+
+The English bge models read WordPiece tokens of lower-case text, with the vocabulary that BERT was published with (by
+Google, under the Apache License 2.0), 512 at the most. ``wordpiece.txt`` is that vocabulary.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from importlib import resources
+
+FRAME = 2
+"""Tokens that stand around each text."""
+
+_UNKNOWN = 1  # what can't be spelt, or is longer than this, is one token
+_LONGEST_WORD = 100
+# Words are separated by these, which are all that is left once control characters are gone.
+_WORD = re.compile("[^ \t\n\r\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+_CJK = re.compile(
+    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
+)
+_MANY_WORDS = 50_000  # a few megabytes
+
+
+def count_wordpieces(text: str) -> int:
+    """The tokens of a text, with the two around it."""
+    return FRAME + sum(_tokens(word[0]) for word in _WORD.finditer(text))
+
+
+def cut_to(text: str, most: int) -> str:
+    """The beginning of a text that has no more than ``most`` tokens, up to the end of a word where there is one."""
+    left = most - FRAME
+    end = 0
+    for word in _WORD.finditer(text):
+        left -= _tokens(word[0])
+        if left < 0:
+            return text[:end] if end else _cut_word(text, word.start(), most)
+        end = word.end()
+    return text
+
+
+def _cut_word(text: str, start: int, most: int) -> str:
+    """The first word alone is too long: the longest beginning of it that fits."""
+    low, high = start, len(text)
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count_wordpieces(text[:middle]) <= most else (low, middle)
+    return text[:low]
+
+
+@lru_cache(maxsize=_MANY_WORDS)
+def _tokens(word: str) -> int:
+    return sum(_pieces(part) for part in _parts(word))
+
+
+def _parts(word: str) -> Iterator[str]:
+    """The word as the model reads it: lower case, no accents, and each mark of punctuation for itself."""
+    if not word.isascii():
+        word = "".join(filter(_is_shown, word))
+        word = _CJK.sub(r" \g<0> ", word)
+        word = "".join(char for char in unicodedata.normalize("NFD", word) if unicodedata.category(char) != "Mn")
+    part = ""
+    for char in word.lower():
+        if char.isalnum() or not (char == " " or _is_mark(char)):
+            part += char if _is_shown(char) else ""
+            continue
+        if part:
+            yield part
+        part = ""
+        if char != " ":
+            yield char
+    if part:
+        yield part
+
+
+def _is_shown(char: str) -> bool:
+    return char != "\ufffd" and not unicodedata.category(char).startswith("C")
+
+
+def _is_mark(char: str) -> bool:
+    return (char.isascii() and char.isprintable()) or unicodedata.category(char).startswith("P")
+
+
+def _pieces(part: str) -> int:
+    """The fewest of the vocabulary's longest pieces, taken from the left, that spell it."""
+    vocabulary = _vocabulary()
+    if part in vocabulary or len(part) > _LONGEST_WORD:
+        return 1
+    start = count = 0
+    while start < len(part):
+        before = "##" if start else ""
+        end = next((end for end in range(len(part), start, -1) if before + part[start:end] in vocabulary), None)
+        if end is None:
+            return _UNKNOWN
+        start, count = end, count + 1
+    return count
+
+
+@cache
+def _vocabulary() -> frozenset[str]:
+    return frozenset(resources.files("workersai").joinpath("wordpiece.txt").read_text("utf-8").split("\n"))
