@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import httpx
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
@@ -14,6 +14,8 @@ from workersai.async_client import AsyncClient
 from workersai.client import Client
 from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import CallOptions, RequestOptions
+from workersai.retrieval.asking import checked_text
+from workersai.retrieval.options import EmbeddingOptions, RerankOptions, dimensions_of
 from workersai.settings import Settings, hidden
 
 _TOKENS = ("api_token", "api_key")
@@ -51,6 +53,7 @@ class Connected(RequestOptions):
     )
     """The same for async calls; or the word ``"httpx"`` for connections of httpx's own in place of aiohttp's."""
 
+    _of_a_call: ClassVar[type[RequestOptions]] = RequestOptions
     _client: Client = PrivateAttr()
     _async_client: AsyncClient = PrivateAttr()
 
@@ -121,18 +124,44 @@ class Connected(RequestOptions):
         for name in _OF_THE_ACCOUNT:
             if name in overrides:
                 raise BadRequestError(f"{name} can't be changed for one call: make another {type(self).__name__}.")
-        own = {name: value for name in self._option_names() if (value := getattr(self, name)) is not None}
+        own = {name: value for name in self._of_a_call.model_fields if (value := getattr(self, name)) is not None}
         return {**own, **overrides}
-
-    @classmethod
-    def _option_names(cls) -> Collection[str]:
-        raise NotImplementedError
 
 
 class ConnectedModel(CallOptions, Connected):
     """The same for a model that generates text."""
 
-    @classmethod
-    @override
-    def _option_names(cls) -> Collection[str]:
-        return CallOptions.model_fields
+    _of_a_call: ClassVar = CallOptions
+
+
+class ConnectedEmbedder(EmbeddingOptions, Connected):
+    """The same for an embedding model."""
+
+    query_instruction: str = ""
+    """Put before each query, and before no document. The English bge models were trained with
+    ``"Represent this sentence for searching relevant passages: "``; version 1.5 needs it less, as its page says."""
+
+    _of_a_call: ClassVar = EmbeddingOptions
+
+    @property
+    def dimensions(self) -> int | None:
+        """Numbers in a vector; None for a model that the catalog doesn't list."""
+        return dimensions_of(self.model)
+
+    def _query(self, text: str) -> str:
+        checked_text(text, "query")
+        return self.query_instruction + text
+
+
+class ConnectedReranker(RerankOptions, Connected):
+    """The same for a reranker."""
+
+    top_k: Annotated[int | None, Field(ge=1)] = Field(default=3, validation_alias=AliasChoices("top_n", "top_k"))
+    """How many documents to give back, the best ones; 3 by default, None for all. ``top_n`` is the same."""
+
+    _of_a_call: ClassVar = RerankOptions
+
+    @property
+    def top_n(self) -> int | None:
+        """The same by the name that the frameworks use."""
+        return self.top_k
