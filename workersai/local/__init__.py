@@ -7,10 +7,12 @@ from workersai.local.records import RequestRecord
 from workersai.local.scripted import Answer, Gate, Refusal, ScriptedEngine, streamed_calls
 from workersai.local.server import LocalServer
 from workersai.local.smollm import SmolLM
+from workersai.local.vectors import Embedder
 
 __all__ = [
     "Answer",
     "CalledTool",
+    "Embedder",
     "Engine",
     "Fault",
     "Gate",

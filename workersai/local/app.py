@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from workersai.catalog import CATALOG
 from workersai.local.batches import Batches, Item, items_of
 from workersai.local.catalogue import search_models
+from workersai.local.embeddings import Embeddings
 from workersai.local.engine import Engine, GenerationRequest
 from workersai.local.exchange import Desk, Exchange
 from workersai.local.faults import Fault, FaultPlan
@@ -27,14 +28,17 @@ from workersai.local.openai import OpenAIDialect, error_body, request_from_opena
 from workersai.local.reading import request_from_body
 from workersai.local.records import RequestLog, RequestRecord
 from workersai.local.validation import Json, body_from_json, check_batch_body, check_run_body
+from workersai.local.vectors import Embedder
 from workersai.local.wire import (
     UNEXPECTED,
     NativeDialect,
     WireError,
+    bad_input,
     envelope,
     error_envelope,
     ray,
     to_json,
+    too_long,
     wire_error_from,
 )
 
@@ -61,6 +65,7 @@ class LocalApp:
         log: Where each request is recorded.
         faults: Which replies fail.
         batch_delay: Seconds that a batch stays queued.
+        embedder: Gives the vectors, in place of MiniLM.
     """
 
     def __init__(
@@ -72,9 +77,11 @@ class LocalApp:
         log: RequestLog,
         faults: FaultPlan,
         batch_delay: float = 0.0,
+        embedder: Embedder | None = None,
     ) -> None:
         self.desk = Desk(engine, asyncio.Semaphore(engine.slots))
         self._batches = Batches(self.desk, delay=batch_delay)
+        self._embeddings = Embeddings(self.desk, embedder)
         self._engine = engine
         self._api_token = api_token
         self._account_id = account_id
@@ -84,6 +91,7 @@ class LocalApp:
             routes=[
                 Route(_ACCOUNT + "/run/{model:path}", self._run, methods=["POST"]),
                 Route(_ACCOUNT + "/v1/chat/completions", self._chat, methods=["POST"]),
+                Route(_ACCOUNT + "/v1/embeddings", self._embed, methods=["POST"]),
                 Route(_ACCOUNT + "/models/search", self._search, methods=["GET"]),
             ],
             exception_handlers={WireError: _refused, HTTPException: _no_route, Exception: _refused},
@@ -123,6 +131,8 @@ class LocalApp:
             return _json(200, envelope(self._batches.poll(body["request_id"], model)))
         if request.query_params.get("queueRequest") == "true":
             return await self._submit(request, body, model)
+        if self._embeddings.serves(model):
+            return self._embeddings.run(model, body, request.scope[_RECORD])
         check_run_body(body)
         affine = _names_a_session(request)
         wanted = request_from_body(body, model=model, session_affinity=affine)
@@ -132,17 +142,22 @@ class LocalApp:
         return Exchange(self.desk, wanted, dialect, request.scope[_RECORD], reject_if_busy=busy)
 
     async def _submit(self, request: Request, body: Json, model: str) -> Response:
-        check_batch_body(body)
-        items = [
-            Item(await self._in_window(request_from_body(asked, model=model)), reference)
-            for asked, reference in items_of(body)
-        ]
+        if self._embeddings.serves(model):
+            items = self._embeddings.items(body, model)
+        else:
+            check_batch_body(body)
+            items = [
+                Item(await self._in_window(request_from_body(asked, model=model)), reference)
+                for asked, reference in items_of(body)
+            ]
         return _json(200, envelope(self._batches.submit(items, model, request.scope.get(_FAULT))))
 
     async def _chat(self, request: Request) -> Response:
         self._admit(request)
         body = _body(request)
         model = _known(str(body.get("model", "")))
+        if self._embeddings.serves(model):
+            raise bad_input(f"'/model' {model} gives no text")
         affine = _names_a_session(request)
         chat = request_from_openai(body, session_affinity=affine)
         await self._check_window(chat.request)
@@ -153,6 +168,10 @@ class LocalApp:
             tell_cached=affine,
         )
         return Exchange(self.desk, chat.request, dialect, request.scope[_RECORD])
+
+    async def _embed(self, request: Request) -> Response:
+        self._admit(request)
+        return self._embeddings.twin(_body(request), request.scope[_RECORD])
 
     async def _search(self, request: Request) -> Response:
         self._admit(request)
@@ -177,12 +196,7 @@ class LocalApp:
         total = await self._engine.count_tokens(wanted) + wanted.max_tokens
         window = CATALOG[wanted.model].context_window
         if total > window:
-            raise WireError(
-                413,
-                5021,
-                f"AiError: The estimated number of input and maximum output tokens ({total}) exceeded this model "
-                f"context window limit ({window})",
-            )
+            raise too_long(total, window)
 
 
 class _ReplyWatch:
@@ -247,7 +261,7 @@ def _parsed(content: bytes | None) -> Any:
 
 
 def _known(model: str) -> str:
-    if model not in CATALOG:
+    if model not in CATALOG and not Embeddings.serves(model):
         raise WireError(400, 5007, f"No such model {model} or task")
     return model
 

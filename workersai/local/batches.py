@@ -6,7 +6,7 @@ import asyncio
 import random
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,11 +20,15 @@ _KEPT = 1_000
 _LOST = "lost"  # the value of the fault ``item`` that leaves an item out of the reply
 
 
+Work = Callable[[], Awaitable[tuple[dict[str, Any], tuple[int, int]]]]
+"""Makes the result of an item that is no text of the engine's, and tells the tokens read and written."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One request of a batch, or why it can't be answered."""
 
-    wanted: GenerationRequest | WireError
+    wanted: GenerationRequest | Work | WireError
     reference: str | None
 
 
@@ -41,6 +45,10 @@ class _Batch:
         prompt, completion = self.tokens
         total = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         return {"responses": self.responses, "usage": total}
+
+    def count(self, prompt: int, completion: int) -> None:
+        self.tokens[0] += prompt
+        self.tokens[1] += completion
 
 
 class Batches:
@@ -103,25 +111,29 @@ class Batches:
         while waiting:
             index, item = waiting.popleft()
             try:
-                told = {"result": await self._result(batch, item), "success": True}
+                result, tokens = await self._result(item.wanted)
+                batch.count(*tokens)
+                told = {"result": result, "success": True}
             except Exception as error:  # noqa: BLE001 - a script may raise anything: it is told, as of a single call
                 told = {"result": {}, "success": False, "errors": error_envelope(wire_error_from(error))["errors"]}
             named = {} if item.reference is None else {"external_reference": item.reference}
             batch.responses.append({"id": index, **told, **named})
 
-    async def _result(self, batch: _Batch, item: Item) -> dict[str, Any]:
-        if isinstance(item.wanted, WireError):
-            raise item.wanted
+    async def _result(self, wanted: GenerationRequest | Work | WireError) -> tuple[dict[str, Any], tuple[int, int]]:
+        if isinstance(wanted, WireError):
+            raise wanted
+        if not isinstance(wanted, GenerationRequest):
+            return await wanted()
         engine = self._desk.engine
-        async with self._desk.seat(or_refuse=False), aclosing(engine.generate(item.wanted)) as events:
+        async with self._desk.seat(or_refuse=False), aclosing(engine.generate(wanted)) as events:
             notes, first = await opening(events)
             if isinstance(first, RawReply):
                 raise EngineError("a raw reply is no item of a batch.")
             answer = await collected(first, events, notes)
-        batch.tokens[0] += answer.end.usage.prompt_tokens
-        batch.tokens[1] += answer.end.usage.completion_tokens
-        whole = NativeDialect(json_mode=item.wanted.json_schema is not None).whole(answer)
-        return {"response": whole["result"]["response"]}  # and no usage of its own (wire page)
+        usage = answer.end.usage
+        whole = NativeDialect(json_mode=wanted.json_schema is not None).whole(answer)
+        # It has no usage of its own (wire page).
+        return {"response": whole["result"]["response"]}, (usage.prompt_tokens, usage.completion_tokens)
 
 
 def items_of(body: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str | None]]:

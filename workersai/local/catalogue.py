@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from workersai.catalog import CATALOG, ModelCard
+from workersai.catalog import CATALOG, EMBEDDING_CATALOG, RERANKER_CATALOG, EmbeddingCard, ModelCard
 from workersai.local.wire import bad_input, envelope
 
-_TASK = "Text Generation"
+_GENERATION, _EMBEDDING, _RERANKING = "Text Generation", "Text Embeddings", "Text Classification"
 _PER_PAGE = 20
 _MOST_DIGITS = 9
 
@@ -21,7 +21,7 @@ def search_models(query: Mapping[str, str]) -> dict[str, Any]:
         WireError: ``page`` or ``per_page`` is no positive number (5006).
     """
     page, per_page = _positive(query, "page", 1), _positive(query, "per_page", _PER_PAGE)
-    found = [model for model in map(_model, CATALOG.values()) if _fits(model, query)]
+    found = [model for model in _models() if _fits(model, query)]
     shown = found[(page - 1) * per_page : page * per_page]
     counts = {"page": page, "per_page": per_page, "count": len(shown), "total_count": len(found)}
     return {**envelope(shown), "result_info": counts}
@@ -40,20 +40,39 @@ def _fits(model: Mapping[str, Any], query: Mapping[str, str]) -> bool:
     return query.get("search", "").lower() in model["name"].lower()
 
 
-def _model(card: ModelCard) -> dict[str, Any]:
+def _models() -> Iterator[dict[str, Any]]:
+    yield from map(_generator, CATALOG.values())
+    yield from map(_reader, (*EMBEDDING_CATALOG.values(), *RERANKER_CATALOG.values()))
+
+
+def _generator(card: ModelCard) -> dict[str, Any]:
     able = {"function_calling": card.function_calling, "async_queue": card.async_batch, "lora": card.lora}
-    prices = [
-        {"unit": "per M input tokens", "price": card.input_price, "currency": "USD"},
-        {"unit": "per M output tokens", "price": card.output_price, "currency": "USD"},
-    ]
+    prices = [_price("input", card.input_price), _price("output", card.output_price)]
+    return _model(card.name, _GENERATION, {"context_window": str(card.context_window), "price": prices, **_told(able)})
+
+
+def _reader(card: EmbeddingCard) -> dict[str, Any]:
+    """An embedding model, or the reranker, which has no dimensions."""
+    sizes = {"max_input_tokens": str(card.max_tokens), "price": [_price("input", card.input_price)]}
+    if card.dimensions:
+        sizes["output_dimensions"] = str(card.dimensions)
+    task = _EMBEDDING if card.dimensions else _RERANKING
+    return _model(card.name, task, {**sizes, **_told({"async_queue": card.async_batch})})
+
+
+def _model(name: str, task: str, properties: Mapping[str, Any]) -> dict[str, Any]:
     return {
         # The same for each server, as an id should be.
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, card.name)),
-        "name": card.name,
-        "task": {"name": _TASK},
-        "properties": [
-            {"property_id": "context_window", "value": str(card.context_window)},
-            {"property_id": "price", "value": prices},
-            *({"property_id": name, "value": "true"} for name, can in able.items() if can),
-        ],
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
+        "name": name,
+        "task": {"name": task},
+        "properties": [{"property_id": key, "value": value} for key, value in properties.items()],
     }
+
+
+def _price(tokens: str, price: float) -> dict[str, Any]:
+    return {"unit": f"per M {tokens} tokens", "price": price, "currency": "USD"}
+
+
+def _told(able: Mapping[str, bool]) -> dict[str, str]:
+    return {name: "true" for name, can in able.items() if can}

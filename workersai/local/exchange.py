@@ -1,7 +1,7 @@
 """One answer on its way from the engine to the client, whole or streamed, until it ends or the client leaves.
 
-An :class:`Exchange` is the response that a route returns. It starts the HTTP reply only once the engine has
-given its first event, so that a failure before it is an ordinary error reply.
+A :class:`Reply` is the response that a route returns, and an :class:`Exchange` the one that an engine gives. It starts
+the HTTP reply only once the engine has given its first event, so that a failure before it is an ordinary error reply.
 """
 
 from __future__ import annotations
@@ -69,24 +69,13 @@ class Desk:
             task.cancel()
 
 
-class Exchange(Response):
-    """The reply to one request for an answer."""
+class Reply(Response):
+    """A reply that is worked on until it has been sent, the client leaves or the server is closed."""
 
-    def __init__(
-        self,
-        desk: Desk,
-        request: GenerationRequest,
-        dialect: Dialect,
-        record: RequestRecord,
-        *,
-        reject_if_busy: bool = False,
-    ) -> None:
+    def __init__(self, desk: Desk, record: RequestRecord) -> None:
         super().__init__()
         self._desk = desk
-        self._request = request
-        self._dialect = dialect
         self._record = record
-        self._reject_if_busy = reject_if_busy
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,6 +93,14 @@ class Exchange(Response):
             await _cancelled(answering, leaving)
         await self._end(answering, gone=gone)
 
+    async def _answer(self) -> None:
+        """Does the work, and sends what comes of it."""
+        raise NotImplementedError
+
+    async def _refuse(self, error: WireError) -> None:
+        """Tells the client of a failure."""
+        raise NotImplementedError
+
     async def _end(self, answering: asyncio.Task[None], *, gone: bool) -> None:
         """Tells the client of a failure, never leaving a silent end, and the record how it went."""
         if gone:
@@ -113,18 +110,49 @@ class Exchange(Response):
         elif error := answering.exception():
             if isinstance(error, StalledError):
                 raise error  # the seat is free again; whoever sends goes on with it
-            await self._fail(error)
+            told = wire_error_from(error)
+            if told.code == UNEXPECTED:
+                logger.error("The engine failed.", exc_info=error)
+            await self._refuse(told)
 
-    async def _fail(self, error: BaseException) -> None:
-        told = wire_error_from(error)
-        if told.code == UNEXPECTED:
-            logger.error("The engine failed.", exc_info=error)
+    async def _whole(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        length = {"content-length": str(len(body)), "content-type": "application/json"}
+        await self._start(status, {**length, **(headers or {})})
+        await self._chunk(body, more=False)
+
+    async def _start(self, status: int, headers: dict[str, str]) -> None:
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        self._started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    async def _chunk(self, body: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+class Exchange(Reply):
+    """The reply to one request for an answer."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        request: GenerationRequest,
+        dialect: Dialect,
+        record: RequestRecord,
+        *,
+        reject_if_busy: bool = False,
+    ) -> None:
+        super().__init__(desk, record)
+        self._request = request
+        self._dialect = dialect
+        self._reject_if_busy = reject_if_busy
+
+    async def _refuse(self, error: WireError) -> None:
         if self._started:
             self._record.end("failed")
-            await self._chunk(self._dialect.failure(told))
+            await self._chunk(self._dialect.failure(error))
             await self._chunk(b"", more=False)
         else:
-            await self._whole(told.status, to_json(self._dialect.error(told)))
+            await self._whole(error.status, to_json(self._dialect.error(error)))
 
     async def _answer(self) -> None:
         async with (
@@ -132,7 +160,7 @@ class Exchange(Response):
             aclosing(self._desk.engine.generate(self._request)) as events,
         ):
             notes, first = await opening(events)
-            headers = {NOTE_HEADER: note_header(notes)} if notes else {}
+            headers = noted(notes)
             if isinstance(first, RawReply):
                 await self._raw(first)
             elif self._request.stream:
@@ -140,11 +168,6 @@ class Exchange(Response):
             else:
                 answer = await collected(first, events, notes)
                 await self._whole(200, to_json(self._dialect.whole(answer)), headers)
-
-    async def _whole(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        length = {"content-length": str(len(body)), "content-type": "application/json"}
-        await self._start(status, {**length, **(headers or {})})
-        await self._chunk(body, more=False)
 
     async def _stream(self, first: Event, events: AsyncIterator[Event], headers: dict[str, str]) -> None:
         await self._start(200, {"content-type": "text/event-stream", "cache-control": "no-cache", **headers})
@@ -169,13 +192,10 @@ class Exchange(Response):
         else:
             await self._chunk(b"", more=False)
 
-    async def _start(self, status: int, headers: dict[str, str]) -> None:
-        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        self._started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
-    async def _chunk(self, body: bytes, *, more: bool = True) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+def noted(notes: tuple[str, ...]) -> dict[str, str]:
+    """The header that tells the notes, if there are any."""
+    return {NOTE_HEADER: note_header(notes)} if notes else {}
 
 
 async def _until_disconnect(receive: Receive) -> None:

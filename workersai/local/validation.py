@@ -62,7 +62,7 @@ def check_run_body(body: Json) -> None:
         raise bad_input(f"'/{min(unknown)}' is not a field of the {form} form")
     check_against_schema(body, form)
     _check_max_tokens(body)
-    _check_options(body.get("options", {}))
+    check_options(body.get("options", {}))
     _check_lora(body)
     if form == "messages":
         _check_messages(body["messages"])
@@ -101,9 +101,18 @@ def check_against_schema(body: Json, form: str) -> None:
     Raises:
         WireError: it does not fit (5006).
     """
-    error = best_match(_validator(form).iter_errors(body))
+    check_with(_validator(form), body)
+
+
+def check_with(validator: Draft202012Validator, body: Json, place: str = "") -> None:
+    """Holds ``body``, which stands at ``place`` of the request, against a schema.
+
+    Raises:
+        WireError: it does not fit (5006).
+    """
+    error = best_match(validator.iter_errors(body))
     if error is not None:
-        raise bad_input(_in_the_services_words(_innermost(error)))
+        raise bad_input(_in_the_services_words(_innermost(error), place))
 
 
 def _check_values(body: Json) -> None:
@@ -161,8 +170,8 @@ def _innermost(error: ValidationError) -> ValidationError:
     return error
 
 
-def _in_the_services_words(error: ValidationError) -> str:
-    place = "".join(f"/{part}" for part in error.absolute_path)
+def _in_the_services_words(error: ValidationError, place: str) -> str:
+    place += "".join(f"/{part}" for part in error.absolute_path)
     return f"'{place}' {_complaint(error)}" if place else _complaint(error)
 
 
@@ -189,7 +198,12 @@ def _check_max_tokens(body: Json, place: str = "") -> None:
         raise bad_input(f"'{place}/max_tokens' must be >= 1")
 
 
-def _check_options(options: Any) -> None:
+def check_options(options: Any) -> None:
+    """Lets the ``options`` beside an input pass.
+
+    Raises:
+        WireError: they are no object, or one with something else than ``rejectIfBusy`` (5006).
+    """
     if not isinstance(options, dict) or not isinstance(options.get("rejectIfBusy", False), bool):
         raise bad_input("'/options' must be an object whose rejectIfBusy is boolean")
     unknown = options.keys() - {"rejectIfBusy"}

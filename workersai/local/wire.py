@@ -39,6 +39,16 @@ def bad_input(problem: str) -> WireError:
     return WireError(400, 5006, f"AiError: Bad input: Error: {problem}")
 
 
+def too_long(tokens: int, window: int) -> WireError:
+    """The refusal of a request that does not fit in the window of its model."""
+    return WireError(
+        413,
+        5021,
+        f"AiError: The estimated number of input and maximum output tokens ({tokens}) exceeded this model context "
+        f"window limit ({window})",
+    )
+
+
 def wire_error_from(error: BaseException) -> WireError:
     """What a failure in the engine looks like from outside."""
     if isinstance(error, WireError):

@@ -117,7 +117,7 @@ def test_a_model_name_may_be_percent_encoded(echo: LocalServer) -> None:
         ("OPTIONS", f"/run/{MODEL}"),
         ("POST", "/models/search"),
         ("GET", "/v1/chat/completions"),
-        ("POST", "/v1/embeddings"),
+        ("GET", "/v1/embeddings"),
         ("GET", "/models/search/"),
         ("GET", "/nowhere"),
     ],

@@ -1,0 +1,172 @@
+"""What may be asked of an embedding model and of the reranker, checked as the published schemas of both say.
+
+Keys that they do not list are refused, as of a chat, so that a client which sends too much is found out here. Of what
+the schemas leave open, an empty list of texts is refused, and an empty list of contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from workersai.catalog import EMBEDDING_CATALOG, MOST_TEXTS, RERANKER_CATALOG, EmbeddingCard
+from workersai.local.engine import EngineError
+from workersai.local.minilm import Pooling
+from workersai.local.validation import Json, check_options, check_with
+from workersai.local.vectors import Read, Reader
+from workersai.local.wire import bad_input, too_long
+
+# The one model whose inputs may be longer than MiniLM's, and that says what becomes of them.
+_LONG_READER = "@cf/baai/bge-m3"
+
+_TEXT = {"type": "string", "minLength": 1}
+_TEXTS = {
+    "text": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]},
+    "pooling": {"type": "string", "enum": ["mean", "cls"]},
+}
+_LONG_TEXTS = {**_TEXTS, "truncate_inputs": {"type": "boolean"}}
+_CONTEXTS = {
+    "query": _TEXT,
+    "contexts": {
+        "type": "array",
+        "items": {"type": "object", "properties": {"text": _TEXT}, "required": ["text"]},
+    },
+    "top_k": {"type": "integer", "minimum": 1},
+}
+_INPUT = {"input": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]}}
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """Texts to embed, with the model that is to seem to do it."""
+
+    texts: tuple[str, ...]
+    card: EmbeddingCard
+    pooling: Pooling = "mean"
+    may_cut: bool = True
+    """A text that is longer than the model's window is cut, and not refused."""
+
+    async def result(self, reader: Reader) -> tuple[Json, Read]:
+        """The result as the service writes it, and what it was made of.
+
+        A vector is the reader's, followed by zeros up to the model's dimensions: the cosine of two stays what it is.
+
+        Raises:
+            WireError: a text is too long (5021).
+            EngineError: the reader's vectors have more numbers than the model's.
+        """
+        await self._check_window(reader)
+        read = await reader.embed(self.texts, self.pooling)
+        size = self.card.dimensions
+        for row in read.rows:
+            if len(row) > size:
+                raise EngineError(f"The embedder gave a vector of {len(row)} numbers: {self.card.name} has {size}.")
+        rows = [[*row, *[0.0] * (size - len(row))] for row in read.rows]
+        return {"shape": [len(rows), size], "data": rows, "pooling": self.pooling}, read
+
+    async def _check_window(self, reader: Reader) -> None:
+        window = self.card.max_tokens
+        for text in self.texts:
+            # A token has one character at least; two marks come to them.
+            if not self.may_cut and len(text) + 2 > window and (count := await reader.count_tokens(text)) > window:
+                raise too_long(count, window)
+
+
+@dataclass(frozen=True)
+class RerankRequest:
+    """A query, and the documents that are to be sorted by how well they fit it."""
+
+    query: str
+    documents: tuple[str, ...]
+    top_k: int | None = None
+
+    async def result(self, reader: Reader) -> tuple[Json, Read]:
+        """The best ``top_k``, or all, the best first; ``id`` is the place in the request."""
+        read = await reader.score(self.query, self.documents)
+        scores = [{"id": place, "score": score} for place, (score,) in enumerate(read.rows)]
+        scores.sort(key=lambda scored: -scored["score"])
+        return {"response": scores[: self.top_k]}, read
+
+
+def request_from_texts(body: Json, model: str) -> EmbeddingRequest | RerankRequest:
+    """What the body of a ``/run`` asks of a model of these.
+
+    Raises:
+        WireError: the model can't be asked that (5006).
+    """
+    check_options(body.get("options", {}))
+    asked = {name: value for name, value in body.items() if name != "options"}
+    return _rerank_request(asked) if model in RERANKER_CATALOG else _embedding_request(asked, model)
+
+
+def batch_items(body: Json, model: str) -> Iterator[tuple[EmbeddingRequest, str | None]]:
+    """The requests of an Async Batch of texts, with their references.
+
+    Raises:
+        WireError: the body is no such batch, or the model takes none (5006).
+    """
+    if model in RERANKER_CATALOG:
+        raise bad_input(f"{model} takes no batch")
+    if body.keys() != {"requests"}:
+        raise bad_input("a batch has 'requests', and nothing else")
+    requests = body["requests"]
+    if not isinstance(requests, list) or not all(isinstance(item, dict) for item in requests):
+        raise bad_input("'/requests' must be array of objects")
+    if not requests:
+        raise bad_input("'/requests' must NOT have fewer than 1 items")
+    for index, item in enumerate(requests):
+        place, reference = f"/requests/{index}", item.get("external_reference")
+        if not isinstance(reference, str | None):
+            raise bad_input(f"'{place}/external_reference' must be string")
+        asked = {name: value for name, value in item.items() if name != "external_reference"}
+        yield _embedding_request(asked, model, place), reference
+
+
+def request_from_openai_texts(body: Json) -> EmbeddingRequest:
+    """What the body of OpenAI's ``/embeddings`` asks for. What else OpenAI's clients send is left unread.
+
+    Raises:
+        WireError: it can't be served (5006).
+    """
+    asked = {"input": body["input"]} if "input" in body else {}
+    _check(asked, _INPUT, required="input")
+    return EmbeddingRequest(_texts(asked["input"], "/input"), EMBEDDING_CATALOG[body["model"]])
+
+
+def _embedding_request(body: Json, model: str, place: str = "") -> EmbeddingRequest:
+    long_reader = model == _LONG_READER
+    _check(body, _LONG_TEXTS if long_reader else _TEXTS, required="text", place=place)
+    return EmbeddingRequest(
+        _texts(body["text"], f"{place}/text"),
+        EMBEDDING_CATALOG[model],
+        pooling=body.get("pooling", "mean"),
+        may_cut=not long_reader or body.get("truncate_inputs", False),
+    )
+
+
+def _rerank_request(body: Json) -> RerankRequest:
+    _check(body, _CONTEXTS, required="query contexts")
+    if not body["contexts"]:
+        raise bad_input("'/contexts' must NOT have fewer than 1 items")
+    return RerankRequest(body["query"], tuple(context["text"] for context in body["contexts"]), body.get("top_k"))
+
+
+def _check(body: Json, fields: Mapping[str, Any], *, required: str, place: str = "") -> None:
+    # What is missing is told first: a prompt for an embedding model is a body without a text.
+    schema = {"type": "object", "properties": fields, "required": required.split()}
+    check_with(Draft202012Validator(schema), body, place)
+    unknown = body.keys() - fields.keys()
+    if unknown:
+        raise bad_input(f"'{place}/{min(unknown)}' is not a field of this model's input")
+
+
+def _texts(given: str | list[str], place: str) -> tuple[str, ...]:
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    if not texts:
+        raise bad_input(f"'{place}' must NOT have fewer than 1 items")
+    if len(texts) > MOST_TEXTS:
+        raise bad_input(f"'{place}' must NOT have more than {MOST_TEXTS} items")
+    return texts
