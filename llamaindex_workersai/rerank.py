@@ -78,7 +78,7 @@ class WorkersAIRerank(ConnectedReranker, BaseNodePostprocessor):
     def _told(self, nodes: list[NodeWithScore], query: str) -> Iterator[list[NodeWithScore]]:
         """Tells LlamaIndex's instrumentation and callbacks; what was chosen is put into the list that it gives."""
         chosen: list[NodeWithScore] = []
-        top = self.top_k or len(nodes)
+        top = self.top_n or len(nodes)
         _dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top, model_name=self.model))
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import AsyncDriver, Driver, Serve, SyncDriver
+from tests.support import AsyncDriver, Driver, Lengths, Serve, ServeLengths, SyncDriver
 from workersai.client import _POOLS
 from workersai.local import LocalServer
 
@@ -44,6 +44,19 @@ def serve() -> Iterator[Serve]:
         yield lambda script: stack.enter_context(LocalServer(script))
 
 
+@pytest.fixture
+def serve_lengths() -> Iterator[ServeLengths]:
+    """Starts a server whose vectors begin with the length of the text, with faults or None."""
+    with ExitStack() as stack:
+        yield lambda faults: stack.enter_context(LocalServer("no text", embedder=Lengths(), faults=faults))
+
+
+@pytest.fixture
+def lengths(serve_lengths: ServeLengths) -> LocalServer:
+    """The same, without faults."""
+    return serve_lengths(None)
+
+
 @pytest.fixture(scope="session")
 def smollm() -> Iterator[LocalServer]:
     """The local server with the real SmolLM2 behind it, for the whole session."""
@@ -56,3 +69,10 @@ def driver(request: pytest.FixtureRequest) -> Driver:
     """Each test that takes it runs once with either face."""
     given: Driver = request.param
     return given
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Iterator[LocalServer]:
+    """The local server with the real MiniLM behind it, for the whole session; it writes no text."""
+    with LocalServer("no text") as server:
+        yield server

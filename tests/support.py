@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, closing
 from typing import Any, Protocol
 
@@ -13,12 +13,14 @@ from pydantic import BaseModel
 from workersai import AsyncClient, CallOptions, Client, Completion, Delta, Settings
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest, RawReply
+from workersai.local.faults import Faults
 from workersai.local.scripted import Script
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.request import Input, Request, input_body, run_request
 from workersai.protocol.tools import Offer
 
 Serve = Callable[[Script], LocalServer]
+ServeLengths = Callable[[Faults | None], LocalServer]
 
 
 def connection(server: LocalServer) -> dict[str, Any]:
@@ -61,6 +63,13 @@ def calling(call: dict[str, Any]) -> Callable[[GenerationRequest], RawReply]:
     envelope = {"result": {"response": None, "tool_calls": [call]}, "success": True, "errors": []}
     whole = RawReply(json.dumps(envelope).encode(), content_type="application/json")
     return lambda request: openai_stream([call]) if request.stream else whole
+
+
+class Lengths:
+    """Its vectors begin with the length of the text; the second number is 1 for ``cls``."""
+
+    def embed(self, texts: Sequence[str], pooling: str) -> list[list[float]]:
+        return [[float(len(text)), float(pooling == "cls")] for text in texts]
 
 
 class Driver(Protocol):

@@ -156,12 +156,7 @@ class ConnectedEmbedder(EmbeddingOptions, Connected):
 class ConnectedReranker(RerankOptions, Connected):
     """The same for a reranker."""
 
-    top_k: Annotated[int | None, Field(ge=1)] = Field(default=3, validation_alias=AliasChoices("top_n", "top_k"))
-    """How many documents to give back, the best ones; 3 by default, None for all. ``top_n`` is the same."""
+    top_n: Annotated[int | None, Field(ge=1)] = 3
+    """How many documents to give back, the best ones; 3 by default, None for all."""
 
     _of_a_call: ClassVar = RerankOptions
-
-    @property
-    def top_n(self) -> int | None:
-        """The same by the name that the frameworks use."""
-        return self.top_k

@@ -158,8 +158,8 @@ def rerank_call(client: BaseClient[Any], query: Any, documents: Sequence[Any], g
         checked_text(document, f"documents[{place}]")
     _tell_of_long(query, documents, RERANKER_CATALOG.get(options.model))
     body: dict[str, Any] = {"query": query, "contexts": [{"text": document} for document in documents]}
-    if options.top_k is not None:
-        body["top_k"] = min(options.top_k, len(documents))
+    if options.top_n is not None:
+        body["top_k"] = min(options.top_n, len(documents))
     if options.reject_if_busy:
         body["options"] = {"rejectIfBusy": True}
     content = json_bytes(body)

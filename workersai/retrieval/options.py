@@ -56,8 +56,9 @@ class RerankOptions(RequestOptions):
     model: Annotated[str, AfterValidator(_checked_reranker)] = DEFAULT_RERANKER
     """The reranker's full name; ``@cf/baai/bge-reranker-base`` by default."""
 
-    top_k: Annotated[int | None, Field(ge=1)] = None
-    """How many documents to give back, the best ones; by default all."""
+    top_n: Annotated[int | None, Field(ge=1)] = None
+    """How many documents to give back, the best ones; by default all. On the wire it is ``top_k``, which elsewhere is a
+    setting of sampling."""
 
 
 class EmbedOptions(SharedOptions, total=False):
@@ -86,7 +87,7 @@ class RankOptions(SharedOptions, total=False):
     """The keyword arguments of ``rerank``: the fields of :class:`RerankOptions`, and ``on_retry``."""
 
     model: str
-    top_k: int | None
+    top_n: int | None
     on_retry: OnRetry | None
 
 

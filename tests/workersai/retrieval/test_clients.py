@@ -1,0 +1,313 @@
+"""Vectors and scores over real sockets: how they are asked for, and what becomes of a text that has none."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from tests.support import Lengths, ServeLengths, connection
+from tests.workersai.retrieval.conftest import RetrievalDriver
+from workersai import AsyncClient, Client, CostTracker, RateLimit, Retry, errors
+from workersai.local import LocalServer
+
+SMALL, BASE, M3 = (f"@cf/baai/bge-{name}" for name in ("small-en-v1.5", "base-en-v1.5", "m3"))
+
+
+def texts_at(server: LocalServer) -> list[list[str]]:
+    return [record.body["text"] for record in server.requests if "text" in (record.body or {})]
+
+
+def told(vectors: Any) -> list[int]:
+    return [int(vector[0]) for vector in vectors]
+
+
+def test_vectors_come_in_the_order_of_the_texts(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    texts = ["x" * number for number in range(1, 351)]
+    embeddings = retrieval.embed(lengths, texts)
+    assert told(embeddings.vectors) == list(range(1, 351))
+    assert {len(vector) for vector in embeddings.vectors} == {768}
+    assert sorted(map(len, texts_at(lengths))) == [50, 100, 100, 100]
+    assert embeddings.model == BASE
+    assert embeddings.request_id
+
+
+def test_one_text_needs_no_list(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    assert told(retrieval.embed(lengths, "four").vectors) == [4]
+
+
+def test_no_texts_are_no_vectors(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    assert retrieval.embed(lengths, []).vectors == []
+    assert retrieval.corpus(lengths, []) == []
+    assert not lengths.requests
+
+
+@pytest.mark.parametrize(("model", "dimensions"), [(SMALL, 384), (BASE, 768), (M3, 1024)])
+def test_each_model_has_its_dimensions(
+    retrieval: RetrievalDriver, lengths: LocalServer, model: str, dimensions: int
+) -> None:
+    assert len(retrieval.embed(lengths, ["a"], model=model).vectors[0]) == dimensions
+
+
+def test_the_pooling_is_sent_and_told(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    chosen = retrieval.embed(lengths, ["a"], pooling="cls")
+    assert (chosen.pooling, chosen.vectors[0][1]) == ("cls", 1.0)
+    default = retrieval.embed(lengths, ["a"])
+    assert (default.pooling, default.vectors[0][1]) == ("mean", 0.0)
+    assert [("pooling" in record.body) for record in lengths.requests] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a", ""], r"texts\[1\] is empty"),
+        (["a", " \n"], r"texts\[1\] is empty"),
+        ("", r"texts\[0\] is empty"),
+        (["a", None], r"texts\[1\] must be a string, not NoneType"),
+        ([*["a"] * 150, "word " * 600], r"texts\[150\] has 602 tokens, and .*bge-base-en-v1.5 reads 512"),
+        (7, "texts must be a string, or a list of them, not int"),
+        (b"a", "texts must be a string, or a list of them, not bytes"),
+    ],
+)
+def test_a_text_that_has_no_vector_is_told_before_any_is_sent(
+    retrieval: RetrievalDriver, lengths: LocalServer, texts: Any, message: str
+) -> None:
+    with pytest.raises(errors.BadRequestError, match=message):
+        retrieval.embed(lengths, texts)
+    assert not lengths.requests
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "@cf/meta/llama-3.3-70b-instruct-fp8-fast"}, "model: must be an embedding model"),
+        ({"model": "@cf/baai/bge-reranker-base"}, "model: must be an embedding model"),
+        ({"model": "bge"}, "model: must be a model's full name"),
+        ({"pooling": "max"}, "pooling: "),
+        ({"model": M3, "pooling": "cls"}, "pooling: @cf/baai/bge-m3 takes none"),
+        ({"max_concurrency": 0}, "max_concurrency: "),
+        ({"poling": "cls"}, "Did you mean pooling"),
+        ({"temperature": 1}, "temperature is no option"),
+        ({"timeout": -1}, "timeout: "),
+    ],
+)
+def test_an_option_that_cant_be_right_is_told_by_its_name(
+    retrieval: RetrievalDriver, lengths: LocalServer, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(errors.BadRequestError, match=message):
+        retrieval.embed(lengths, ["a"], **options)
+    assert not lengths.requests
+
+
+@pytest.mark.parametrize("options", [{"mode": "auto"}, {"poll_interval": 0}, {"poll_interval": True}])
+def test_a_corpus_has_its_own_options(lengths: LocalServer, options: dict[str, Any]) -> None:
+    with Client(**connection(lengths)) as client, pytest.raises(errors.BadRequestError, match=next(iter(options))):
+        client.embed_corpus(["a"], **options)
+
+
+def test_an_overlong_text_is_cut_only_on_request(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    embeddings = retrieval.embed(lengths, ["short", "word " * 600], truncate=True)
+    assert embeddings.truncated == (1,)
+    assert texts_at(lengths)[0][1] == "word " * 509 + "word"
+
+
+def test_bge_m3_reads_what_the_others_refuse_and_is_told_to_cut(
+    retrieval: RetrievalDriver, lengths: LocalServer
+) -> None:
+    assert told(retrieval.embed(lengths, ["word " * 600], model=M3).vectors) == [3000]
+    retrieval.embed(lengths, ["a"], model=M3, truncate=True)
+    assert [record.body.get("truncate_inputs") for record in lengths.requests] == [None, True]
+
+
+def test_the_clients_own_options_hold_but_for_the_model_and_the_rate_limit(lengths: LocalServer) -> None:
+    defaults: dict[str, Any] = {"gateway": "gw", "temperature": 1, "rate_limit": RateLimit(1, 1000, name="generation")}
+    with Client(**connection(lengths), **defaults) as client:
+        client.embed(["a"])
+        client.embed(["b"])
+    assert [record.headers["cf-aig-gateway-id"] for record in lengths.requests] == ["gw", "gw"]
+    assert all("temperature" not in record.body for record in lengths.requests)
+
+
+def test_a_failure_is_tried_again_and_told(retrieval: RetrievalDriver, serve_lengths: ServeLengths) -> None:
+    heard: list[Retry] = []
+    assert told(retrieval.embed(serve_lengths(["3040"]), ["a"], on_retry=heard.append).vectors) == [1]
+    assert [retry.error.code for retry in heard] == [3040]
+
+
+def test_a_failure_that_stays_is_raised(retrieval: RetrievalDriver, serve_lengths: ServeLengths) -> None:
+    with pytest.raises(errors.RateLimitError):
+        retrieval.embed(serve_lengths("3040"), ["a"] * 500, max_retries=0)
+
+
+def test_a_closed_client_asks_for_no_vectors(lengths: LocalServer) -> None:
+    client = Client(**connection(lengths))
+    client.close()
+    for ask in (client.embed, client.embed_corpus):
+        with pytest.raises(RuntimeError, match="was closed"):
+            ask(["a"])
+    with pytest.raises(RuntimeError, match="was closed"):
+        client.rerank("a", ["b"])
+
+
+def test_a_cost_tracker_counts_what_the_english_models_read(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    with CostTracker(budget=1) as cost:
+        embeddings = retrieval.embed(lengths, ["Why is the sky blue?"] * 150)
+    assert (cost.calls, cost.prompt_tokens, cost.completion_tokens) == (2, 150 * 8, 0)
+    assert cost.cost_usd == pytest.approx(150 * 8 * 0.067 / 1e6)
+    assert embeddings.usage is not None
+    assert embeddings.usage.cost_usd == pytest.approx(cost.cost_usd)
+
+
+def test_a_budget_that_could_be_passed_sends_nothing(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    with CostTracker(budget=1e-9), pytest.raises(errors.BudgetExceededError):
+        retrieval.embed(lengths, ["a"] * 50)
+    assert not lengths.requests
+
+
+def test_what_nobody_counts_is_unpriced(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    with CostTracker() as cost:
+        retrieval.embed(lengths, ["a"], model=M3)
+        retrieval.rerank(lengths, "a", ["a", "b"])
+    assert (cost.calls, cost.unpriced_calls) == (2, 2)
+
+
+@pytest.mark.parametrize("mode", ["calls", "batch"])
+def test_a_corpus_comes_in_order(retrieval: RetrievalDriver, lengths: LocalServer, mode: str) -> None:
+    vectors = retrieval.corpus(lengths, ("x" * number for number in range(1, 2351)), mode=mode, model=SMALL)
+    assert told(vectors) == list(range(1, 2351))
+    parts = [record.body["requests"] for record in lengths.requests if "requests" in (record.body or {})]
+    assert sorted(map(len, parts)) == ([4, 10, 10] if mode == "batch" else [])
+    assert len(texts_at(lengths)) == (0 if mode == "batch" else 24)
+
+
+def test_a_corpus_is_read_no_further_than_needed(lengths: LocalServer) -> None:
+    read = itertools.count()
+    with (
+        Client(**connection(lengths)) as client,
+        closing(client.embed_corpus((f"text {next(read)}" for _ in range(1_000_000)), max_concurrency=1)) as vectors,
+    ):
+        assert told(itertools.islice(vectors, 3)) == [6, 6, 6]
+    assert next(read) <= 2_000
+
+
+def test_a_text_of_a_corpus_that_has_no_vector_is_told_with_its_place(
+    retrieval: RetrievalDriver, lengths: LocalServer
+) -> None:
+    with pytest.raises(errors.BadRequestError, match=r"texts\[1200\] is empty"):
+        retrieval.corpus(lengths, [*["a"] * 1200, ""])
+
+
+def test_texts_that_failed_in_a_batch_are_asked_for_by_a_call(
+    retrieval: RetrievalDriver, serve_lengths: ServeLengths, caplog: pytest.LogCaptureFixture
+) -> None:
+    lengths = serve_lengths("item:3040@0.5")
+    with caplog.at_level(logging.INFO, "workersai"):
+        vectors = retrieval.corpus(lengths, ["x" * number for number in range(1, 951)], mode="batch")
+    assert told(vectors) == list(range(1, 951))
+    assert len(texts_at(lengths)) >= 1
+    assert "failed in a batch" in caplog.text
+
+
+def test_a_corpus_may_come_from_an_async_iterable(lengths: LocalServer) -> None:
+    async def texts() -> AsyncIterator[str]:
+        for number in range(1, 131):
+            yield "x" * number
+
+    async def main() -> list[list[float]]:
+        async with AsyncClient(**connection(lengths)) as client:
+            return [vector async for vector in client.embed_corpus(texts())]
+
+    assert told(asyncio.run(main())) == list(range(1, 131))
+
+
+@pytest.mark.parametrize("texts", ["a text", b"bytes", 7, None])
+def test_a_corpus_is_texts_one_after_the_other(lengths: LocalServer, texts: Any) -> None:
+    with Client(**connection(lengths)) as client, pytest.raises(errors.BadRequestError, match="texts must be texts"):
+        client.embed_corpus(texts)
+
+
+class Held(Lengths):
+    """Waits with its vectors until it is let go."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+
+    def embed(self, texts: Sequence[str], pooling: str) -> list[list[float]]:
+        self.asked.set()
+        self.let_go.wait(30)
+        return super().embed(texts, pooling)
+
+
+def test_a_cancelled_task_asks_for_no_more() -> None:
+    held = Held()
+    with LocalServer("no text", embedder=held) as server:
+
+        async def main() -> None:
+            async with AsyncClient(**connection(server)) as client:
+                task = asyncio.ensure_future(client.embed(["a"] * 5_000, max_concurrency=2))
+                assert await asyncio.to_thread(held.asked.wait, 30)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+        asyncio.run(main())
+        held.let_go.set()
+        assert len(server.requests) <= 2
+
+
+def test_documents_come_with_the_best_first(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    found = retrieval.rerank(lengths, "what swims?", ["birds fly", "fish swim", "boats float"], top_n=2)
+    assert len(found.results) == 2
+    assert found.results[0].score >= found.results[1].score
+    body = lengths.requests[-1].body
+    assert body["query"] == "what swims?"
+    assert body["contexts"][1] == {"text": "fish swim"}
+    assert body["top_k"] == 2
+
+
+def test_no_documents_need_no_request(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    assert retrieval.rerank(lengths, "a", []).results == ()
+    assert not lengths.requests
+
+
+@pytest.mark.parametrize(
+    ("query", "documents", "options", "message"),
+    [
+        ("", ["a"], {}, "query is empty"),
+        (None, ["a"], {}, "query must be a string"),
+        ("a", ["a", ""], {}, r"documents\[1\] is empty"),
+        ("a", "abc", {}, "documents must be a list of strings, not str"),
+        ("a", ["b"], {"top_n": 0}, "top_n: "),
+        ("a", ["b"], {"model": BASE}, "model: must be a reranker"),
+        ("a", ["b"], {"top_k": 3}, "top_k is no option"),
+    ],
+)
+def test_what_cant_be_ranked_is_told_before_it_is_sent(
+    retrieval: RetrievalDriver, lengths: LocalServer, query: Any, documents: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(errors.BadRequestError, match=message):
+        retrieval.rerank(lengths, query, documents, **options)
+    assert not lengths.requests
+
+
+def test_documents_that_are_not_read_to_their_end_are_told_of(
+    retrieval: RetrievalDriver, lengths: LocalServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    retrieval.rerank(lengths, "a", ["short", "word " * 600])
+    assert "1 of the documents are longer (the first is documents[1])" in caplog.text
+
+
+@pytest.mark.model
+def test_the_local_model_knows_what_belongs_together(retrieval: RetrievalDriver, minilm: LocalServer) -> None:
+    one, same, other = retrieval.embed(minilm, ["A boat on the sea.", "A ship sails.", "Tax law of 1992."]).vectors
+    dot = [sum(a * b for a, b in zip(one, each, strict=True)) for each in (same, other)]
+    assert dot[0] > dot[1] + 0.2
+    best = retrieval.rerank(minilm, "What sails?", ["Tax law of 1992.", "A ship on the sea."]).results[0]
+    assert best.index == 1
