@@ -7,6 +7,7 @@ from workersai.catalog import CATALOG, DEFAULT_MODEL, ModelCard, model_card
 from workersai.client import Client
 from workersai.costs import CostTracker
 from workersai.errors import WorkersAIError
+from workersai.gateway import Gateway
 from workersai.options import CallOptions
 from workersai.pacing import RateLimit
 from workersai.protocol.values import (
@@ -33,6 +34,7 @@ __all__ = [
     "Completion",
     "CostTracker",
     "Delta",
+    "Gateway",
     "InvalidToolCall",
     "Message",
     "ModelCard",
