@@ -272,6 +272,7 @@ class ChatWorkersAI(SessionChatModel, CountingChatModel, BatchingChatModel):
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         with langchain_errors():
             told = plain(kwargs)
+        told.pop("session_affinity", None)  # where an answer was made is no part of what was asked
         return super()._get_llm_string(stop, **told)
 
     def _call(
@@ -284,7 +285,7 @@ class ChatWorkersAI(SessionChatModel, CountingChatModel, BatchingChatModel):
         overrides = {name: value for name, value in plain(kwargs).items() if name not in _SAID_TO_THIS_CLASS}
         if stop is not None:
             overrides["stop"] = stop
-        return {"on_retry": on_retry(run_manager), **in_thread(self._options(overrides), run_manager)}
+        return {"on_retry": on_retry(run_manager), **in_thread(self._options(overrides))}
 
     def _to_chunk(self, kwargs: Mapping[str, Any]) -> Callable[[Delta], ChatGenerationChunk]:
         writer = ChunkWriter(with_usage=kwargs.get("stream_usage", self.stream_usage))

@@ -133,7 +133,7 @@ def checked_gateway(given: Any) -> Gateway | str | None:
     return given if isinstance(given, str) else gateway
 
 
-def plain_gateway(gateway: Gateway | str | None) -> dict[str, Any] | str | None:
+def plain_gateway(gateway: Gateway | Mapping[str, Any] | str | None) -> Mapping[str, Any] | str | None:
     """A gateway as JSON can hold it."""
     return gateway.as_dict() if isinstance(gateway, Gateway) else gateway
 

@@ -77,7 +77,7 @@ def _checked_stop(stop: str | Sequence[str] | None) -> list[str] | None:
 
 _HeaderValue = Annotated[str | None, AfterValidator(checked_header_value)]
 _GivenGateway = Annotated[
-    Gateway | str | None,
+    Gateway | Mapping[str, Any] | str | None,
     PlainValidator(checked_gateway),
     PlainSerializer(plain_gateway),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]}),

@@ -33,8 +33,9 @@ class _Reply:
     @property
     def succeeded(self) -> bool:
         """Whether it is an answer, and whole."""
-        whole = bool(self.messages) and not self.messages[-1].get("more_body", False)
-        return whole and self.messages[0].get("status") == 200  # noqa: PLR2004 - HTTP's OK
+        first, last = self.messages[0], self.messages[-1]
+        whole = last["type"] == "http.response.body" and not last.get("more_body", False)
+        return whole and first.get("status") == 200  # noqa: PLR2004 - HTTP's OK
 
 
 class GatewayCache:
@@ -67,9 +68,14 @@ class GatewayCache:
             record.end("complete")
             return
         reply = _Reply(self._clock() + ttl)
-        await app(scope, receive, _telling(_copying(send, reply), [*told, _status(b"MISS")]))
-        if reply.succeeded and record.outcome == "complete":
-            self._keep(key, reply)
+
+        async def keeping(message: Message) -> None:
+            reply.messages.append(message)
+            if reply.succeeded and record.outcome != "failed":
+                self._keep(key, reply)  # before its end is sent, after which it may be asked for again
+            await send(message)
+
+        await app(scope, receive, _telling(keeping, [*told, _status(b"MISS")]))
 
     def _keep(self, key: str, reply: _Reply) -> None:
         self._replies.pop(key, None)
@@ -109,14 +115,6 @@ def _telling(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
         await send(message)
 
     return telling
-
-
-def _copying(send: Send, reply: _Reply) -> Send:
-    async def copying(message: Message) -> None:
-        reply.messages.append(message)
-        await send(message)
-
-    return copying
 
 
 async def _replay(reply: _Reply, send: Send) -> None:
