@@ -21,16 +21,18 @@ from langchain_workersai.errors import langchain_errors
 from langchain_workersai.messages import ChunkWriter, message_to_langchain, messages_from_langchain
 from langchain_workersai.profile import profile_of
 from langchain_workersai.retries import on_retry
+from langchain_workersai.sessions import SessionChatModel, in_thread
 from langchain_workersai.structured import StructuredOutputParser, class_of, structured, titled
 from langchain_workersai.tools import ToolSource, envelope_of, plain, tool_from_langchain, tools_from_langchain
 from workersai.errors import BadRequestError
+from workersai.gateway import Gateway
 from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai
 from workersai.protocol.values import Completion, Delta
 
 _SAID_TO_THIS_CLASS = frozenset({"stream", "streaming", "stream_usage"})
 
 
-class ChatWorkersAI(CountingChatModel, BatchingChatModel):
+class ChatWorkersAI(SessionChatModel, CountingChatModel, BatchingChatModel):
     """Chat with a model on Cloudflare Workers AI.
 
     Setup:
@@ -78,7 +80,8 @@ class ChatWorkersAI(CountingChatModel, BatchingChatModel):
     @property
     @override
     def lc_attributes(self) -> dict[str, Any]:
-        return {} if self.rate_limit is None else {"rate_limit": asdict(self.rate_limit)}
+        limit = {} if self.rate_limit is None else {"rate_limit": asdict(self.rate_limit)}
+        return limit | ({"gateway": self.gateway.as_dict()} if isinstance(self.gateway, Gateway) else {})
 
     @property
     @override
@@ -88,7 +91,7 @@ class ChatWorkersAI(CountingChatModel, BatchingChatModel):
     @property
     @override
     def _identifying_params(self) -> Mapping[str, Any]:
-        return self._options({})
+        return self._options({}) | self.lc_attributes
 
     @override
     def _resolve_model_profile(self) -> ModelProfile | None:
@@ -269,6 +272,7 @@ class ChatWorkersAI(CountingChatModel, BatchingChatModel):
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         with langchain_errors():
             told = plain(kwargs)
+        told.pop("session_affinity", None)  # where an answer was made is no part of what was asked
         return super()._get_llm_string(stop, **told)
 
     def _call(
@@ -281,7 +285,7 @@ class ChatWorkersAI(CountingChatModel, BatchingChatModel):
         overrides = {name: value for name, value in plain(kwargs).items() if name not in _SAID_TO_THIS_CLASS}
         if stop is not None:
             overrides["stop"] = stop
-        return {"on_retry": on_retry(run_manager), **self._options(overrides)}
+        return {"on_retry": on_retry(run_manager), **in_thread(self._options(overrides))}
 
     def _to_chunk(self, kwargs: Mapping[str, Any]) -> Callable[[Delta], ChatGenerationChunk]:
         writer = ChunkWriter(with_usage=kwargs.get("stream_usage", self.stream_usage))

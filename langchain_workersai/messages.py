@@ -203,5 +203,8 @@ def _metadata(completion: Completion) -> dict[str, Any]:
         "dropped_tool_calls": [asdict(call) for call in completion.dropped_tool_calls] or None,
         "trimmed": completion.trimmed and asdict(completion.trimmed),
         "cost_usd": completion.usage and completion.usage.cost_usd,
+        "saved_usd": completion.usage and (completion.usage.saved_usd or None),
+        "cache_status": completion.cache_status,
+        "gateway_log_id": completion.gateway_log_id,
     }
     return {key: value for key, value in metadata.items() if value is not None}

@@ -16,6 +16,7 @@ from workersai.catalog import (
 from workersai.client import Client
 from workersai.costs import CostTracker
 from workersai.errors import WorkersAIError
+from workersai.gateway import Gateway
 from workersai.options import CallOptions
 from workersai.pacing import RateLimit
 from workersai.protocol.embeddings import Embeddings, Ranked, Reranking
@@ -47,6 +48,7 @@ __all__ = [
     "Delta",
     "EmbeddingCard",
     "Embeddings",
+    "Gateway",
     "InvalidToolCall",
     "Message",
     "ModelCard",

@@ -24,6 +24,7 @@ from workersai.local.engine import Engine, GenerationRequest
 from workersai.local.exchange import Desk, Exchange
 from workersai.local.faults import Fault, FaultPlan
 from workersai.local.faulty import FaultySend, StalledError
+from workersai.local.gateway import GatewayCache
 from workersai.local.openai import OpenAIDialect, error_body, request_from_openai
 from workersai.local.reading import request_from_body
 from workersai.local.records import RequestLog, RequestRecord
@@ -87,6 +88,7 @@ class LocalApp:
         self._account_id = account_id
         self._log = log
         self._faults = faults
+        self._gateway = GatewayCache()
         self._routes = Starlette(
             routes=[
                 Route(_ACCOUNT + "/run/{model:path}", self._run, methods=["POST"]),
@@ -110,7 +112,7 @@ class LocalApp:
             self._log.add(record)
             scope[_RECORD], scope[_CONTENT] = record, content
             try:
-                await self._answers(scope, receive, send)
+                await self._gateway.answer(self._answers, scope, receive, send, content, record)
             finally:
                 record.end("failed")  # unless it has ended already
 
