@@ -13,7 +13,7 @@ from typing import Any
 
 from workersai.errors import ServerError, WorkersAIError
 from workersai.gateway import gateway_of
-from workersai.options import CallOptions
+from workersai.options import CallOptions, RequestOptions
 from workersai.protocol.reply import (
     Asked,
     ReplyHead,
@@ -101,16 +101,17 @@ def bytes_of(item: str) -> int:
 def submit_request(settings: Settings, options: CallOptions, items: Sequence[str]) -> Request:
     """The request that submits a batch of items."""
     content = f'{{"requests":[{",".join(items)}]}}'.encode()
-    return _queue_request(settings, options, content)
+    return queue_request(settings, options, content)
 
 
 def poll_request(settings: Settings, options: CallOptions, request_id: str) -> Request:
     """The request that asks how far a batch is."""
     content = json_text({"request_id": request_id}).encode()
-    return _queue_request(settings, options, content)
+    return queue_request(settings, options, content)
 
 
-def _queue_request(settings: Settings, options: CallOptions, content: bytes) -> Request:
+def queue_request(settings: Settings, options: RequestOptions, content: bytes) -> Request:
+    """A request to the Batch API."""
     if options.gateway is not None:
         # All polls of a batch are equal: from a cache, each would be told what the first one was.
         options = options.model_copy(update={"gateway": gateway_of(options.gateway).past_its_cache()})
