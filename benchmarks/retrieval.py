@@ -70,7 +70,8 @@ class Row:
 
     def __str__(self) -> str:
         figures = (f"{statistics.mean(values):.2f} ± {_error(values):.2f}" for values in (self.recall, self.rank))
-        return f"| {self.title} | {' | '.join(figures)} | {self.milliseconds:,.0f} |"
+        told = f"{self.milliseconds:,.0f}" if self.milliseconds >= 1 else "< 1"
+        return f"| {self.title} | {' | '.join(figures)} | {told} |"
 
 
 class Search:
