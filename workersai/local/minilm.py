@@ -24,12 +24,12 @@ MOST_TOKENS = 512
 """Tokens of a text that are read, its two marks ([CLS] and [SEP]) included."""
 DIMENSIONS = 384
 
-# One core stays free: threads that wait for each other at each product are held up by one that others use (seen on two
-# busy cores: 1.2 texts of 200 words a second with two threads, 9.9 with one).
-_THREADS = max(1, (os.cpu_count() or 1) - 1)
 _LAYERS, _HEADS, _EPSILON = 6, 12, 1e-12
 # So many tokens at once that the arrays between two layers stay in a processor's cache.
 _TOKENS_AT_ONCE = 1_024
+# One core stays free: the threads of a matrix product wait for each other, so that one core which others use holds all
+# of them up (seen on two cores, both of them busy: 600 tokens/s with two threads, 2,000 with one).
+_THREADS = max(1, (os.cpu_count() or 1) - 1)
 
 
 class MiniLM:
@@ -53,7 +53,7 @@ class MiniLM:
                 f"Embeddings need {error.name}, which is not installed: pip install 'workersai[local]'"
             ) from error
         self._np = np
-        self._libraries = ThreadpoolController()
+        self._pools = ThreadpoolController()
         self._weights: dict[str, Array] = load_file(folder / "model.safetensors")
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         # The file's own settings fill up, and cut, to 128 tokens.
@@ -70,10 +70,10 @@ class MiniLM:
         The texts lie one after the other in one matrix, so that nothing is filled up and no mask is needed; only the
         attention looks at one text at a time.
         """
-        with self._libraries.limit(limits=_THREADS, user_api="blas"):
-            return self._states(texts)
+        with self._pools.limit(limits=_THREADS, user_api="blas"):
+            return self._read(texts)
 
-    def _states(self, texts: Sequence[Sequence[int]]) -> list[Array]:
+    def _read(self, texts: Sequence[Sequence[int]]) -> list[Array]:
         np, ends = self._np, self._np.cumsum([len(text) for text in texts])
         spans = [slice(int(end) - len(text), int(end)) for end, text in zip(ends, texts, strict=True)]
         rows = np.concatenate([np.asarray(text) for text in texts])
