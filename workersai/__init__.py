@@ -34,6 +34,7 @@ from workersai.protocol.values import (
 from workersai.retries import Retry
 from workersai.settings import Settings
 from workersai.tokens import count_tokens
+from workersai.tracing import instrument, uninstrument
 
 __all__ = [
     "CATALOG",
@@ -67,5 +68,7 @@ __all__ = [
     "count_tokens",
     "embedding_card",
     "errors",
+    "instrument",
     "model_card",
+    "uninstrument",
 ]
