@@ -2,5 +2,6 @@
 
 from langchain_workersai import _extra as _extra
 from langchain_workersai.chat_models import ChatWorkersAI
+from langchain_workersai.llms import WorkersAILLM
 
-__all__ = ["ChatWorkersAI"]
+__all__ = ["ChatWorkersAI", "WorkersAILLM"]
