@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support import Serve, connection
+from tests.support import Serve, connection, readme_blocks
 from tests.workersai.ray_jobs import OUTCOME
 from workersai import RateLimit, Settings
 from workersai.errors import (
@@ -338,3 +338,10 @@ def test_the_same_name_is_the_same_limit_in_the_cluster_until_it_is_forgotten(cl
 
 def test_who_waits_no_longer_leaves_the_line(cluster: Cluster) -> None:
     assert cluster.do("leave_the_line") == [1, 2, 1, 1, 0]
+
+
+def test_the_readmes_example_runs(cluster: Cluster) -> None:
+    (example,) = [block for block in readme_blocks() if "import ray" in block]
+    assert cluster.do("run", example=example) == "done"
+    asked = [record.body["prompt"] for record in cluster.server.requests]
+    assert sum("Never again." in prompt for prompt in asked) == sum("A joy!" in prompt for prompt in asked) == 1
