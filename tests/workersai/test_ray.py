@@ -325,9 +325,9 @@ def test_all_workers_keep_one_rate_limit(cluster: Cluster) -> None:
 
 
 def test_a_wrong_token_stops_the_job_with_the_services_words(cluster: Cluster, tmp_path: Path) -> None:
-    job = parquet(tmp_path, ["secret"] * 40)
+    rows = [{"prompt": "secret"}] * 40
     with pytest.raises(RuntimeError, match=r"AuthenticationError: .*Check CLOUDFLARE_API_TOKEN") as caught:
-        cluster.do("ask", **job, api_token="not-the-token-of-it", limit=[300, 60])
+        cluster.do("ask", source=rows, target=str(tmp_path), api_token="not-the-token-of-it", limit=[300, 60])
     assert "not-the-token-of-it" not in str(caught.value)
 
 
