@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from llama_index.core.llms import ChatMessage
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.support import connection
+from tests.support import connection, readme_blocks
 from workersai.local import LocalServer
 
 pytestmark = pytest.mark.model
@@ -111,27 +110,28 @@ def test_an_example_runs_as_it_is_and_stands_so_in_the_readme(smollm: LocalServe
     assert code.strip() in (ROOT / "README.md").read_text()
 
 
-def test_the_demo_runs_against_what_the_environment_names(smollm: LocalServer) -> None:
+def test_the_demo_runs_against_what_the_environment_names(brief_smollm: LocalServer) -> None:
     done = subprocess.run(  # noqa: S603 - our own example
         [sys.executable, str(ROOT / "examples/demo.py")],
-        env={**os.environ, **smollm.environment},
+        env={**os.environ, **brief_smollm.environment},
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    assert f"this runs on {smollm.base_url}" in done.stdout
+    assert f"this runs on {brief_smollm.base_url}" in done.stdout
     assert done.stdout.count("usage: ") == done.stdout.count("tokens/s") == 2
 
 
-README_BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+# That of Ray runs where there is a Ray: in test_ray.py.
+README_BLOCKS = [block for block in readme_blocks() if "import ray" not in block]
 
 
 @pytest.mark.parametrize("number", range(len(README_BLOCKS)))
-def test_every_example_of_the_readme_runs(smollm: LocalServer, tmp_path: Path, number: int) -> None:
+def test_every_example_of_the_readme_runs(brief_smollm: LocalServer, tmp_path: Path, number: int) -> None:
     subprocess.run(  # noqa: S603 - our own examples
         [sys.executable, "-c", README_BLOCKS[number]],
-        env={**os.environ, **smollm.environment, "RAY_USAGE_STATS_ENABLED": "0"},
+        env={**os.environ, **brief_smollm.environment},
         timeout=180,
         check=True,
         cwd=tmp_path,
