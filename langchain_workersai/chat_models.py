@@ -23,6 +23,7 @@ from typing_extensions import override
 from langchain_workersai.batch import BatchingModel, BoundModel
 from langchain_workersai.counting import CountingChatModel
 from langchain_workersai.errors import langchain_errors
+from langchain_workersai.generations import output_of, output_of_completion
 from langchain_workersai.messages import ChunkWriter, message_to_langchain, messages_from_langchain
 from langchain_workersai.profile import profile_of
 from langchain_workersai.sessions import SessionModel
@@ -179,6 +180,10 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
         return structured(llm, parser, include_raw=include_raw)
 
     @override
+    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
+        return output_of(llm_outputs)
+
+    @override
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -270,7 +275,8 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
     @override
     def _ended(self, completion: Completion) -> tuple[AIMessage, LLMResult]:
         message = message_to_langchain(completion)
-        return message, LLMResult(generations=[[ChatGeneration(message=message)]])
+        told = output_of_completion(completion)
+        return message, LLMResult(generations=[[ChatGeneration(message=message)]], llm_output=told)
 
     def _to_chunk(self, kwargs: Mapping[str, Any]) -> Callable[[Delta], ChatGenerationChunk]:
         writer = ChunkWriter(with_usage=kwargs.get("stream_usage", self.stream_usage))
@@ -278,4 +284,7 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
 
 
 def _result(completion: Completion) -> ChatResult:
-    return ChatResult(generations=[ChatGeneration(message=message_to_langchain(completion))])
+    return ChatResult(
+        generations=[ChatGeneration(message=message_to_langchain(completion))],
+        llm_output=output_of_completion(completion),
+    )

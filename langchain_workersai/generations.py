@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -34,13 +34,23 @@ def whole_of(chunks: Sequence[GenerationChunk]) -> Generation:
 def result_of(generations: Iterable[Generation]) -> LLMResult:
     """The answers to several prompts, one each. ``llm_output`` is as that of LangChain's OpenAI text model."""
     answers = list(generations)
-    infos = [answer.generation_info or {} for answer in answers]
+    told = output_of([answer.generation_info for answer in answers])
+    return LLMResult(generations=[[answer] for answer in answers], llm_output=told)
+
+
+def output_of(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """The ``llm_output`` of several answers: the tokens of all, and the model."""
     total: dict[str, int] = {}
-    for usage in (info.get("token_usage", {}) for info in infos):
+    for usage in ((part or {}).get("token_usage", {}) for part in parts):
         for name, tokens in usage.items():
             total[name] = total.get(name, 0) + tokens
-    told = {"token_usage": total, "model_name": next((info.get("model_name") for info in infos), None)}
-    return LLMResult(generations=[[answer] for answer in answers], llm_output=told)
+    return {"token_usage": total, "model_name": next((part["model_name"] for part in parts if part), None)}
+
+
+def output_of_completion(completion: Completion) -> dict[str, Any]:
+    """The ``llm_output`` of one answer."""
+    usage = {} if completion.usage is None else _usage_to_langchain(completion.usage)
+    return {"token_usage": usage, "model_name": completion.model}
 
 
 def _info(completion: Completion) -> dict[str, Any]:
