@@ -100,7 +100,8 @@ class Reader:
         if any(row.what.search(block.text) for row in OWN_PROCESS):
             self._process([sys.executable, "-c", block.text], block)
             return
-        code = compile("\n" * block.line + block.text, str(ROOT / block.page), "exec")  # so that a traceback shows it
+        # With as many lines in front as the page has, so that a traceback shows the line of the page.
+        code = compile("\n" * block.line + block.text, str(ROOT / block.page), "exec", dont_inherit=True)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(code, self._names)  # noqa: S102 - our own page
         self._printed = printed.getvalue()
