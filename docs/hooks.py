@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -33,20 +33,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def help_of_the_command() -> str:
     """What ``--help`` says, of the command and all below it, as Markdown."""
-    from typer.cli import get_docs_for_click  # noqa: PLC0415 - only one page needs it
+    from typer import Context  # noqa: PLC0415 - only one page needs it
+    from typer.cli import get_docs_for_click  # noqa: PLC0415
     from typer.main import get_command  # noqa: PLC0415
 
     from workersai.commands import app  # noqa: PLC0415
 
     command = get_command(app)
-    context = click.Context(command, info_name="workersai")  # type: ignore[arg-type]
-    told: str = get_docs_for_click(obj=command, ctx=context, name="workersai")
-    return told.partition("\n")[2].replace("\n# ", "\n## ")
+    context = Context(command, info_name="workersai")
+    told = get_docs_for_click(obj=command, ctx=context, name="workersai")
+    told = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n?", "", told)  # cut short; each has its own heading below
+    return told.partition("\n")[2]
 
 
 def notebooks() -> str:
     """A table of the notebooks: title, first sentence, and the file."""
-    rows = [f"| [{title}](notebooks/{name}) | {first} |" for name, title, first in map(_told, NOTEBOOKS.glob("*.ipynb"))]
+    rows = [
+        f"| [{title}](notebooks/{name}) | {first} |" for name, title, first in map(_told, NOTEBOOKS.glob("*.ipynb"))
+    ]
     return "\n".join(["| notebook | what it shows |", "| --- | --- |", *sorted(rows)]) if rows else "There is none yet."
 
 

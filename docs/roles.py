@@ -11,10 +11,12 @@ from typing import Any
 from griffe import AliasResolutionError, Extension, NameResolutionError, Object
 
 _ROLE = re.compile(r":(?:class|meth|mod|func|attr|data|exc):`(?P<short>~)?(?P<target>[\w.]+)`")
-_EVIDENCE = re.compile(r"\s\(wire page(, \"[^\"]*\")?\)|\(wire page(, \"[^\"]*\")?\)\s?")
-_CODE_BLOCK = re.compile(r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?:(?P=indent) +.*\n?|\n)+)", re.M)
-_LITERAL = re.compile(r"^(?P<before>.*\S)::\n\n(?P<code>(?: +.*\n?|\n)+)", re.M)
-_TABLE = re.compile(r"^(?P<rule>=+(?: +=+)+)\n(?P<head>.+)\n(?P=rule)\n(?P<rows>(?:.+\n)+?)(?P=rule)$", re.M)
+_EVIDENCE = re.compile(r"\s\((wire page(, \"[^\"]*\")?|the schema)\)")
+_CODE_BLOCK = re.compile(
+    r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?:(?P=indent) +.*\n?|\n)+)", re.MULTILINE
+)
+_LITERAL = re.compile(r"^(?P<before>.*\S)::\n\n(?P<code>(?: +.*\n?|\n)+)", re.MULTILINE)
+_TABLE = re.compile(r"^(?P<rule>=+(?: +=+)+)\n(?P<head>.+)\n(?P=rule)\n(?P<rows>(?:.+\n)+?)(?P=rule)$", re.MULTILINE)
 
 
 class Roles(Extension):
@@ -50,7 +52,7 @@ def _resolved(obj: Object, name: str) -> str:
 
 
 def _fenced(code: str, language: str, indent: str) -> str:
-    lines = ["", f"```{language}", *textwrap.dedent(code).strip("\n").splitlines(), "```", ""]
+    lines = [f"```{language}", *textwrap.dedent(code).strip("\n").splitlines(), "```", ""]
     return "\n".join(f"{indent}{line}" if line else line for line in lines)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.metadata
 import io
 import json
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +90,9 @@ class Reader:
             AssertionError: it fails, or there is no way to check it.
         """
         do = _WAYS.get(block.language)
-        assert do is not None, f"{block}: nothing is known of blocks of {block.language!r}; tests/documents.py says how."
+        assert do is not None, (
+            f"{block}: nothing is known of blocks of {block.language!r}; tests/documents.py says how."
+        )
         do(self, block)
         if block.title and "." in block.title and block.language not in ("python", "console"):
             (self.folder / block.title).write_text(block.text)
@@ -126,6 +128,13 @@ class Reader:
         if block.title == "prints":
             assert self._printed.rstrip() == block.text.rstrip(), f"{block} is not what the block before it prints."
 
+    def read_toml(self, block: Block) -> None:
+        """As Python does, which has a reader since 3.11."""
+        if sys.version_info >= (3, 11):
+            import tomllib  # noqa: PLC0415
+
+            tomllib.loads(block.text)
+
     def _process(self, arguments: list[str], block: Block) -> None:
         done = subprocess.run(  # noqa: S603 - our own page
             arguments,
@@ -160,15 +169,15 @@ def _parsed_by(parse: Callable[[str], object]) -> Callable[[Reader, Block], None
 
 def check_extras(command: str) -> None:
     """The extras that a command installs are those of the package."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    there = importlib.metadata.metadata("workersai").get_all("Provides-Extra") or []
     for extras in re.findall(r"(?:workersai|\.)\[([\w,]+)\]", command):
-        unknown = set(extras.split(",")) - set(project["optional-dependencies"])
+        unknown = set(extras.split(",")) - set(there)
         assert not unknown, f"{command!r} installs extras that are not there: {unknown}"
 
 
 def check_target(command: str) -> None:
     """A target of make is there."""
-    target = command.split("#")[0].split()[1]
+    target = command.split("#", maxsplit=1)[0].split()[1]
     assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
 
 
@@ -203,7 +212,7 @@ _WAYS: Mapping[str, Callable[[Reader, Block], None]] = {
     "console": Reader.run_console,
     "text": Reader.compare,  # what something prints, or the code of another package, which is not installed
     "json": _parsed_by(json.loads),
-    "toml": _parsed_by(tomllib.loads),
+    "toml": Reader.read_toml,
     "yaml": _parsed_by(yaml.safe_load),
     "csv": _parsed_by(lambda text: list(csv.reader(io.StringIO(text), strict=True))),
 }
