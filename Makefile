@@ -40,7 +40,7 @@ test-live: $(READY)  ## LangChain's suite against the service itself
 	WORKERSAI_LIVE=1 $(BIN)/pytest tests/standard --allow-hosts=
 
 docs: $(READY)  ## the documentation, into site/; a broken link or a name that is not there ends it
-	$(MKDOCS) build --strict --quiet
+	$(MKDOCS) build --strict
 
 docs-serve: $(READY)  ## the documentation in a browser, built anew as it is written
 	$(MKDOCS) serve

@@ -14,6 +14,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 PLOTS = ROOT / "benchmarks"
 NOTEBOOKS = ROOT / "notebooks"
+WIDE = ("reliability.md", "benchmarks.md")
+"""Pages of wide tables, which take the place of the table of contents."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -25,6 +27,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Writes what a page has a marker for."""
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
     for marker, write in (("<!-- the command -->", help_of_the_command), ("<!-- the notebooks -->", notebooks)):
         if marker in markdown:
             markdown = markdown.replace(marker, write())
