@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, closing
-from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -21,14 +19,8 @@ from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.request import Input, Request, input_body, run_request
 from workersai.protocol.tools import Offer
 
-ROOT = Path(__file__).parents[1]
 Serve = Callable[[Script], LocalServer]
 ServeLengths = Callable[[Faults | None], LocalServer]
-
-
-def readme_blocks() -> list[str]:
-    """The examples in Python of the README, in their order."""
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def connection(server: LocalServer) -> dict[str, Any]:

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support import Serve, connection, readme_blocks
+from tests.documents import examples_with
+from tests.support import Serve, connection
 from tests.workersai.ray_jobs import OUTCOME
 from workersai import RateLimit, Settings
 from workersai.errors import (
@@ -340,8 +341,8 @@ def test_who_waits_no_longer_leaves_the_line(cluster: Cluster) -> None:
     assert cluster.do("leave_the_line") == [1, 2, 1, 1, 0]
 
 
-def test_the_readmes_example_runs(cluster: Cluster) -> None:
-    (example,) = [block for block in readme_blocks() if "import ray" in block]
+def test_the_example_of_the_documentation_runs(cluster: Cluster) -> None:
+    (example,) = examples_with("import ray\n")
     assert cluster.do("run", example=example) == "done"
     asked = [record.body["prompt"] for record in cluster.server.requests]
     assert sum("Never again." in prompt for prompt in asked) == sum("A joy!" in prompt for prompt in asked) == 1
