@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,6 +31,7 @@ from workersai.local.minilm import Pooling
 from workersai.local.records import RequestLog
 from workersai.local.scripted import Script, ScriptedEngine
 
+ROOT = Path(__file__).parents[3]
 HOST = "workers-binding.ai"
 STREAM = {**PROMPT, "stream": True}
 
@@ -325,3 +328,10 @@ def test_a_stream_may_fail_or_come_whole_on_demand() -> None:
     assert event["errors"] == [{"code": 3040, "message": "AiError: Capacity temporarily exceeded, please try again."}]
     assert whole.headers["content-type"] == "application/json"
     assert whole.json()["response"] == "It is sunny."
+
+
+@pytest.mark.parametrize("name", ["src/index.ts", "workerd.capnp", "package.json"])
+def test_the_guide_shows_the_files_of_the_example(name: str) -> None:
+    guide = (ROOT / "docs" / "guides" / "worker-binding.md").read_text()
+    (shown,) = re.findall(rf'^```\w+ title="{re.escape(name)}"\n(.*?)^```$', guide, re.MULTILINE | re.DOTALL)
+    assert shown == (ROOT / "examples" / "worker" / name).read_text()
