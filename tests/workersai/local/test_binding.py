@@ -14,62 +14,25 @@ import pytest
 
 from tests.support import Serve
 from tests.workersai.local.asking import (
+    BINDING_HOST,
     MESSAGES,
     MODEL,
     PROMPT,
     VERIFY,
-    bearer,
+    bound,
     events_of,
+    origin_of,
+    refusal_of,
     result_of,
     run,
 )
 from workersai.catalog import DEFAULT_EMBEDDING_MODEL, EMBEDDING_CATALOG
-from workersai.local import Answer, Gate, LocalServer, Refusal
-from workersai.local.app import LocalApp
-from workersai.local.faults import FaultPlan
+from workersai.local import Answer, CalledTool, Gate, LocalServer, Refusal
 from workersai.local.minilm import Pooling
-from workersai.local.records import RequestLog
 from workersai.local.scripted import Script, ScriptedEngine
 
 ROOT = Path(__file__).parents[3]
-HOST = "workers-binding.ai"
 STREAM = {**PROMPT, "stream": True}
-
-
-def origin_of(server: LocalServer) -> str:
-    return server.base_url.removesuffix("/client/v4")
-
-
-def bound(
-    server: LocalServer,
-    inputs: Any = PROMPT,
-    options: Any = None,
-    *,
-    model: str | None = MODEL,
-    path: str = "/run?version=3",
-    **headers: str,
-) -> httpx.Response:
-    """What workerd would send for ``env.AI.run``; in the names of ``headers``, ``_`` stands for ``-``."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    asked = {} if model is None else {"cf-consn-model-id": model}
-    return httpx.post(
-        origin_of(server) + path,
-        json={"inputs": inputs, "options": options or {}},
-        headers={"host": HOST, **asked, **named},
-        verify=VERIFY,
-    )
-
-
-def refusal_of(response: httpx.Response) -> tuple[int, str]:
-    """What a Worker would catch: the status, and the error as text, made as workerd makes it."""
-    body = response.json()
-    assert response.headers["content-type"] == "application/json"
-    if code := body.get("internalCode"):
-        assert body.keys() == {"internalCode", "message", "name", "description"}
-        assert body["message"] == f"{body['name']}: {body['description']}"
-        return response.status_code, f"{body['name']}: {code}: {body['description']}"
-    (error,) = body["errors"]
-    return response.status_code, f"InferenceUpstreamError: {error['code']}: {error['message']}"
 
 
 @pytest.mark.parametrize("inputs", [PROMPT, MESSAGES], ids=["prompt", "messages"])
@@ -142,7 +105,7 @@ def test_an_option_that_can_not_be_what_it_is_is_5006(echo: LocalServer, options
     response = httpx.post(
         f"{origin_of(echo)}/run?version=3",
         json={"inputs": PROMPT, "options": options},
-        headers={"host": HOST, "cf-consn-model-id": MODEL},
+        headers={"host": BINDING_HOST, "cf-consn-model-id": MODEL},
         verify=VERIFY,
     )
     assert refusal_of(response) == (400, f"AiError: 5006: Bad input: Error: {problem}")
@@ -162,7 +125,7 @@ def test_no_model_is_3003_and_another_version_5019(echo: LocalServer) -> None:
 
 
 def test_a_body_that_is_no_json_is_5006(echo: LocalServer) -> None:
-    headers = {"host": HOST, "cf-consn-model-id": MODEL}
+    headers = {"host": BINDING_HOST, "cf-consn-model-id": MODEL}
     response = httpx.post(f"{origin_of(echo)}/run?version=3", content=b"RIFF", headers=headers, verify=VERIFY)
     assert refusal_of(response) == (400, "AiError: 5006: Bad input: Error: the body is not valid JSON")
 
@@ -222,6 +185,17 @@ class Lengths:
         return [[float(len(text))] for text in texts]
 
 
+def test_tool_calls_and_json_come_as_over_rest(serve: Serve) -> None:
+    server = serve([Answer(tool_calls=(CalledTool("get_weather", {"city": "Paris"}),)), Answer(object={"rain": False})])
+    called = bound(server, MESSAGES).json()
+    assert (called["response"], called["tool_calls"]) == (
+        None,
+        [{"name": "get_weather", "arguments": {"city": "Paris"}}],
+    )
+    structured = bound(server, {**PROMPT, "response_format": {"type": "json_object"}}).json()
+    assert structured["response"] == {"rain": False}
+
+
 def test_embeddings_come_without_an_envelope_too() -> None:
     with LocalServer("chat", embedder=Lengths()) as server:
         result = bound(server, {"text": ["a", "bcd"]}, model=DEFAULT_EMBEDDING_MODEL).json()
@@ -232,7 +206,9 @@ def test_embeddings_come_without_an_envelope_too() -> None:
 
 
 def test_the_catalogue_is_there_for_the_binding(echo: LocalServer) -> None:
-    response = httpx.get(f"{origin_of(echo)}/ai-api/models/search?search=70b", headers={"host": HOST}, verify=VERIFY)
+    response = httpx.get(
+        f"{origin_of(echo)}/ai-api/models/search?search=70b", headers={"host": BINDING_HOST}, verify=VERIFY
+    )
     models: Any = result_of(response)
     assert [model["name"] for model in models] == [MODEL]
 
@@ -265,48 +241,6 @@ def test_a_gateway_keeps_models_apart() -> None:
     with LocalServer("chat", embedder=Lengths()) as server:
         results = [bound(server, {"text": "a"}, CACHED, path=GATEWAY, model=name).json() for name in EMBEDDING_CATALOG]
     assert [result["shape"][1] for result in results] == [card.dimensions for card in EMBEDDING_CATALOG.values()]
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"origin": "http://localhost:8787"},
-        {"origin": "null"},
-        {"host": "localhost:8787"},
-        {"host": f"{HOST}.evil.example"},
-    ],
-)
-@pytest.mark.parametrize("path", ["/run?version=3", GATEWAY])
-def test_a_page_in_a_browser_is_not_let_in(serve: Serve, headers: dict[str, str], path: str) -> None:
-    server = serve("secret")
-    bound(server, PROMPT, CACHED, path=GATEWAY)
-    refused = bound(server, PROMPT, CACHED, path=path, cf_aig_gateway_id="g", cf_aig_cache_ttl="60", **headers)
-    told = "InferenceUpstreamError: 10000: Authentication error: only workerd on this machine is let in here, calling "
-    assert refusal_of(refused) == (403, told + HOST)
-
-
-def test_a_page_may_not_even_ask_whether_it_may(echo: LocalServer) -> None:
-    """What a browser asks first, as the header with the model is none of its simple ones."""
-    headers = {"origin": "http://evil.example", "access-control-request-headers": "cf-consn-model-id"}
-    response = httpx.options(f"{origin_of(echo)}/run?version=3", headers=headers, verify=VERIFY)
-    assert response.status_code == 404
-    assert not [name for name in response.headers if name.startswith("access-control")]
-
-
-async def test_another_machine_is_not_let_in() -> None:
-    app = LocalApp(ScriptedEngine("secret"), api_token="t", account_id="a", log=RequestLog(), faults=FaultPlan(None))
-    for address, status in (("192.0.2.1", 403), ("2001:db8::1", 403), ("127.0.0.2", 200), ("::1", 200)):
-        asking = httpx.ASGITransport(app, client=(address, 50_000))
-        async with httpx.AsyncClient(transport=asking, base_url=f"http://{HOST}") as client:
-            reply = await client.post(
-                "/run?version=3", json={"inputs": PROMPT, "options": {}}, headers={"cf-consn-model-id": MODEL}
-            )
-        assert reply.status_code == status, address
-
-
-def test_the_catalogue_is_for_the_binding_alone(echo: LocalServer) -> None:
-    response = httpx.get(f"{origin_of(echo)}/ai-api/models/search", headers=bearer(echo), verify=VERIFY)
-    assert response.status_code == 403
 
 
 @pytest.mark.parametrize(
