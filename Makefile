@@ -79,4 +79,4 @@ $(BENCH)/.ready: pyproject.toml benchmarks/requirements.txt benchmarks/constrain
 	@touch $(BENCH)/.ready
 
 clean:
-	rm -rf $(VENV) $(BENCH) dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .node examples/worker/node_modules examples/worker/dist dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -133,6 +133,10 @@ class Reader:
         if block.title == "prints":
             assert self._printed.rstrip() == block.text.rstrip(), f"{block} is not what the block before it prints."
 
+    def find_example(self, block: Block) -> None:
+        """A file of the example Worker, which tests/workersai/local/test_workerd.py runs."""
+        assert block.text == (ROOT / "examples" / "worker" / str(block.title)).read_text(), block
+
     def read_toml(self, block: Block) -> None:
         """As Python does, which has a reader since 3.11."""
         if sys.version_info >= (3, 11):
@@ -203,6 +207,7 @@ NOT_RUN: tuple[NotRun, ...] = (
     NotRun(re.compile(r"pip install "), "it would change the environment; its extras are looked up", check_extras),
     NotRun(re.compile(r"make "), "each target is a job of its own; it is looked up in the Makefile", check_target),
     NotRun(re.compile(r"export "), "the environment of the tests stands for it: it names the local server"),
+    NotRun(re.compile(r"npm |curl -N 'http://127.0.0.1:8080"), "tests/workersai/local/test_workerd.py does the same"),
     NotRun(re.compile(r"workersai serve"), "it ends with Ctrl-C; its arguments are checked", check_arguments),
 )
 """Commands that are not run."""
@@ -216,6 +221,8 @@ _WAYS: Mapping[str, Callable[[Reader, Block], None]] = {
     "python": Reader.run_python,
     "console": Reader.run_console,
     "text": Reader.compare,  # what something prints, or the code of another package, which is not installed
+    "ts": Reader.find_example,
+    "capnp": Reader.find_example,
     "json": _parsed_by(json.loads),
     "toml": Reader.read_toml,
     "yaml": _parsed_by(yaml.safe_load),

@@ -87,7 +87,9 @@ class GatewayCache:
 def _key(request: Request, content: bytes | None) -> str:
     """What equal requests have in common: the caller, the address and the body; or the caller, and a key of its own."""
     named = request.headers.get("cf-aig-cache-key")
-    asked = [request.url.path, request.url.query, hashlib.sha256(content or b"").hexdigest()]
+    # A Worker's call names its model in a header.
+    model = request.headers.get("cf-consn-model-id", "")
+    asked = [request.url.path, request.url.query, model, hashlib.sha256(content or b"").hexdigest()]
     own = [request.headers.get("cf-aig-gateway-id", ""), request.headers.get("authorization", "")]
     return "\n".join([*own, *(["key", named] if named else asked)])
 
