@@ -101,7 +101,9 @@ class Reader:
         )
         do(self, block)
         if block.title and "." in block.title and block.language not in ("python", "console"):
-            (self.folder / block.title).write_text(block.text)
+            file = self.folder / block.title
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text)
 
     def run_python(self, block: Block) -> None:
         """In this process, and in the namespace of the page; unless another test runs it."""
