@@ -78,7 +78,7 @@ def test_langsmith_and_handlers_are_told_of_model_settings_and_tokens(serve: Ser
         "ls_stop": ["x"],
     }
     assert [{name: told[name] for name in expected} for told in heard.metadata] == [expected] * 2
-    tokens = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cached_tokens": 0}
+    tokens = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "cached_tokens": 0}
     assert heard.ends == [{"token_usage": tokens, "model_name": model}] * 2
     both = llm.generate([[HumanMessage("a b c")], [HumanMessage("d e f")]])
     assert both.llm_output == {"token_usage": {name: 2 * count for name, count in tokens.items()}, "model_name": model}
