@@ -386,16 +386,16 @@ def test_the_limit_of_the_account_is_kept_by_default(jobs: JobDriver) -> None:
 def test_a_sync_job_that_is_left_ends_at_once(serve: Serve) -> None:
     gate = Gate()
     server = serve(lambda request: "quick" if request.prompt == "0" else Answer("late", hold={0: gate}))
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with Client(**connection(server)) as client:
         for result in client.batch(map(str, range(100)), mode="calls", concurrency=4, **QUICK):
             assert result.text == "quick"
             break
         gate.open()
-        for thread in threading.enumerate():
-            if thread.name.startswith("workersai-batch"):
-                thread.join(10)
-    assert threading.active_count() <= before
+        begun = [thread for thread in set(threading.enumerate()) - before if "workersai-batch" in thread.name]
+        for thread in begun:
+            thread.join(10)
+    assert not any(thread.is_alive() for thread in begun)
 
 
 def test_requests_that_are_read_from_a_generator_are_closed_with_the_job(serve: Serve) -> None:
