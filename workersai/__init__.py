@@ -31,6 +31,7 @@ from workersai.protocol.values import (
     Usage,
 )
 from workersai.retries import Retry
+from workersai.service import Service, ensure_service
 from workersai.settings import Settings
 from workersai.tokens import count_tokens
 
@@ -54,6 +55,7 @@ __all__ = [
     "RateLimit",
     "Reranking",
     "Retry",
+    "Service",
     "Settings",
     "Tool",
     "ToolCall",
@@ -64,6 +66,7 @@ __all__ = [
     "__version__",
     "count_tokens",
     "embedding_card",
+    "ensure_service",
     "errors",
     "model_card",
 ]
