@@ -1,11 +1,12 @@
 """Runs the notebooks from top to bottom, and stores what they show: ``python -m notebooks.run [name ...]``.
 
-Each runs in a kernel of this very interpreter. What a machine leaves behind (times, ports, versions) is not stored, so
-that a diff shows what has changed.
+Each runs in a kernel of this very interpreter. What that leaves behind (versions, times of cells, addresses of objects)
+is not stored, so that a diff shows what has changed.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
@@ -54,6 +55,9 @@ def executed(path: Path, folder: Path) -> Any:
     )
     client.execute()
     notebook["metadata"] = _METADATA
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        if "text/plain" in output.get("data", {}):
+            output.data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", output.data["text/plain"])
     return notebook
 
 
