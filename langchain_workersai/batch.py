@@ -1,35 +1,49 @@
-"""Bulk work through LangChain: the service's Batch API, with messages in and messages out.
+"""Bulk work through LangChain: the service's Batch API, with LangChain's inputs in and its answers out.
 
 LangChain's own ``batch`` and ``abatch`` are concurrent calls, and stay so.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
-from typing import Any, TypeVar
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableBinding, RunnableConfig, ensure_config
 from typing_extensions import Unpack, override
 
 from langchain_workersai.errors import error_to_langchain, langchain_errors
-from langchain_workersai.messages import message_to_langchain, messages_from_langchain
-from langchain_workersai.tools import plain
+from langchain_workersai.served import ServedModel
 from workersai.batch import BatchOptions, BatchRequest, BatchResult
-from workersai.connected import ConnectedModel
 from workersai.errors import WorkersAIError
+from workersai.protocol.request import Input
+from workersai.protocol.values import Completion
 
-Result = tuple[int, AIMessage | WorkersAIError]
-T = TypeVar("T")
+Result = tuple[int, Any]
 
 
-class BatchingChatModel(BaseChatModel, ConnectedModel):
-    """A chat model that any number of inputs can be given to at once."""
+class BatchingModel(ServedModel):
+    """A model that any number of inputs can be given to at once; a subclass says what they and the answers are."""
+
+    @abstractmethod
+    def _prompt_of(self, given: LanguageModelInput) -> Any:
+        """What an input asks, as callbacks are told it."""
+
+    @abstractmethod
+    def _input_of(self, prompt: Any) -> Input:
+        """The same as the service is asked it."""
+
+    @abstractmethod
+    def _starting(self, manager: CallbackManager | AsyncCallbackManager) -> Callable[..., Any]:
+        """What tells callbacks of prompts."""
+
+    @abstractmethod
+    def _ended(self, completion: Completion) -> tuple[Any, LLMResult]:
+        """The answer, and the same as callbacks are told it."""
 
     def batch_api(
         self,
@@ -88,23 +102,21 @@ class BatchingChatModel(BaseChatModel, ConnectedModel):
         runs: dict[int, Any] = {}
         with langchain_errors():
             manager = CallbackManager.configure(**self._for_callbacks(config, kwargs))
+            start = self._starting(manager)
 
             def requests() -> Iterator[BatchRequest]:
                 for index, given in enumerate(inputs or ()):
-                    messages = self._messages(given)
+                    prompt = self._prompt_of(given)
                     if manager.handlers:
-                        (runs[index],) = manager.on_chat_model_start(*self._start(messages), **self._told(kwargs))
-                    yield BatchRequest(messages_from_langchain(messages))
+                        (runs[index],) = start([prompt], **self._told(kwargs))
+                    yield BatchRequest(self._input_of(prompt))
 
             source = None if inputs is None else requests()
             with closing(self._client.batch(source, **self._job_options(kwargs))) as results:
                 for result in results:
-                    outcome = _outcome(result)
+                    outcome, ended = self._outcome(result)
                     if (run := runs.pop(result.index, None)) is not None:
-                        if isinstance(outcome, AIMessage):
-                            run.on_llm_end(_llm_result(outcome))
-                        else:
-                            run.on_llm_error(outcome)
+                        (run.on_llm_error(outcome) if ended is None else run.on_llm_end(ended))
                     yield result.index, outcome
 
     async def abatch_api_as_completed(
@@ -117,34 +129,25 @@ class BatchingChatModel(BaseChatModel, ConnectedModel):
         runs: dict[int, Any] = {}
         with langchain_errors():
             manager = AsyncCallbackManager.configure(**self._for_callbacks(config, kwargs))
+            start = self._starting(manager)
 
             async def requests() -> AsyncIterator[BatchRequest]:
                 for index, given in enumerate(inputs or ()):
-                    messages = self._messages(given)
+                    prompt = self._prompt_of(given)
                     if manager.handlers:
-                        (runs[index],) = await manager.on_chat_model_start(*self._start(messages), **self._told(kwargs))
-                    yield BatchRequest(messages_from_langchain(messages))
+                        (runs[index],) = await start([prompt], **self._told(kwargs))
+                    yield BatchRequest(self._input_of(prompt))
 
             source = None if inputs is None else requests()
             async with aclosing(self._async_client.batch(source, **self._job_options(kwargs))) as results:
                 async for result in results:
-                    outcome = _outcome(result)
+                    outcome, ended = self._outcome(result)
                     if (run := runs.pop(result.index, None)) is not None:
-                        if isinstance(outcome, AIMessage):
-                            await run.on_llm_end(_llm_result(outcome))
-                        else:
-                            await run.on_llm_error(outcome)
+                        await (run.on_llm_error(outcome) if ended is None else run.on_llm_end(ended))
                     yield result.index, outcome
 
-    @override
-    def bind(self, **kwargs: Any) -> RunnableBinding[LanguageModelInput, AIMessage]:  # type: ignore[override]
-        return BoundChatModel(bound=self, kwargs=kwargs, config={})
-
-    def _messages(self, given: LanguageModelInput) -> list[BaseMessage]:
-        return self._convert_input(given).to_messages()
-
     def _job_options(self, kwargs: BatchOptions) -> BatchOptions:
-        options: BatchOptions = self._options(plain(kwargs))  # type: ignore[assignment]
+        options: BatchOptions = self._options(self._as_said(kwargs))  # type: ignore[assignment]
         return options
 
     def _for_callbacks(self, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,14 +163,17 @@ class BatchingChatModel(BaseChatModel, ConnectedModel):
             "local_metadata": self.metadata,
         }
 
-    def _start(self, messages: list[BaseMessage]) -> tuple[dict[str, Any], list[list[BaseMessage]]]:
-        return self._serialized, [messages]
-
     def _told(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        return {"invocation_params": self._get_invocation_params(**kwargs), "options": {}, "batch_size": 1}
+        params = {**self._identifying_params, "_type": self._llm_type, "stop": None, **kwargs}
+        return {"invocation_params": params, "options": {}, "batch_size": 1}
+
+    def _outcome(self, result: BatchResult) -> tuple[Any, LLMResult | None]:
+        if result.completion is not None:
+            return self._ended(result.completion)
+        return error_to_langchain(result.error or WorkersAIError("There is no answer.")), None
 
 
-class BoundChatModel(RunnableBinding[LanguageModelInput, AIMessage]):
+class BoundModel(RunnableBinding[LanguageModelInput, Any]):
     """A model with bound options, which go into bulk work as well.
 
     LangChain's own binding would hand on a method that it doesn't know without them. To everything else it is that.
@@ -186,17 +192,7 @@ class BoundChatModel(RunnableBinding[LanguageModelInput, AIMessage]):
         return RunnableBinding.lc_id()
 
 
-def _outcome(result: BatchResult) -> AIMessage | WorkersAIError:
-    if result.completion is not None:
-        return message_to_langchain(result.completion)
-    return error_to_langchain(result.error or WorkersAIError("There is no answer."))
-
-
-def _llm_result(message: AIMessage) -> LLMResult:
-    return LLMResult(generations=[[ChatGeneration(message=message)]])
-
-
-def _whole(outcomes: Iterable[AIMessage | WorkersAIError], return_exceptions: bool) -> list[Any]:  # noqa: FBT001
+def _whole(outcomes: Iterable[Any], return_exceptions: bool) -> list[Any]:  # noqa: FBT001
     """All of them, or the first error."""
     found = list(outcomes)
     if not return_exceptions:

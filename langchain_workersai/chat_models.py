@@ -4,33 +4,37 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable, RunnableBinding
 from pydantic import ConfigDict
 from typing_extensions import override
 
-from langchain_workersai.batch import BatchingChatModel
+from langchain_workersai.batch import BatchingModel, BoundModel
 from langchain_workersai.counting import CountingChatModel
 from langchain_workersai.errors import langchain_errors
+from langchain_workersai.generations import output_of, output_of_completion
 from langchain_workersai.messages import ChunkWriter, message_to_langchain, messages_from_langchain
 from langchain_workersai.profile import profile_of
-from langchain_workersai.retries import on_retry
+from langchain_workersai.sessions import SessionModel
 from langchain_workersai.structured import StructuredOutputParser, class_of, structured, titled
 from langchain_workersai.tools import ToolSource, envelope_of, plain, tool_from_langchain, tools_from_langchain
 from workersai.errors import BadRequestError
 from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai
-from workersai.protocol.values import Completion, Delta
-
-_SAID_TO_THIS_CLASS = frozenset({"stream", "streaming", "stream_usage"})
+from workersai.protocol.values import Completion, Delta, Message
 
 
-class ChatWorkersAI(CountingChatModel, BatchingChatModel):
+class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatModel):
     """Chat with a model on Cloudflare Workers AI.
 
     Setup:
@@ -58,47 +62,23 @@ class ChatWorkersAI(CountingChatModel, BatchingChatModel):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
-    streaming: bool = False
-    """True: ``invoke`` streams as well, so that callbacks see each piece of text."""
+    _said_to_this_class = SessionModel._said_to_this_class | {"stream", "stream_usage"}  # noqa: SLF001 - of its base
 
     stream_usage: bool = True
     """Whether the last chunk of a stream carries ``usage_metadata``."""
-
-    @classmethod
-    @override
-    def is_lc_serializable(cls) -> bool:
-        """It is; the token is left out, and read from the environment again."""
-        return True
-
-    @property
-    @override
-    def lc_secrets(self) -> dict[str, str]:
-        return {"api_token": "CLOUDFLARE_API_TOKEN"}
-
-    @property
-    @override
-    def lc_attributes(self) -> dict[str, Any]:
-        return {} if self.rate_limit is None else {"rate_limit": asdict(self.rate_limit)}
 
     @property
     @override
     def _llm_type(self) -> str:
         return "workersai-chat"
 
-    @property
-    @override
-    def _identifying_params(self) -> Mapping[str, Any]:
-        return self._options({})
-
     @override
     def _resolve_model_profile(self) -> ModelProfile | None:
         return profile_of(self.model)
 
     @override
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop or list(self.stop or ()), **kwargs)
-        params["ls_provider"] = "cloudflare"
-        return params
+    def bind(self, **kwargs: Any) -> RunnableBinding[LanguageModelInput, AIMessage]:  # type: ignore[override]
+        return BoundModel(bound=self, kwargs=kwargs, config={})
 
     @override
     def bind_tools(
@@ -200,6 +180,10 @@ class ChatWorkersAI(CountingChatModel, BatchingChatModel):
         return structured(llm, parser, include_raw=include_raw)
 
     @override
+    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
+        return output_of(llm_outputs)
+
+    @override
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -269,19 +253,30 @@ class ChatWorkersAI(CountingChatModel, BatchingChatModel):
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         with langchain_errors():
             told = plain(kwargs)
+        told.pop("session_affinity", None)  # where an answer was made is no part of what was asked
         return super()._get_llm_string(stop, **told)
 
-    def _call(
-        self,
-        stop: list[str] | None,
-        kwargs: Mapping[str, Any],
-        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
-    ) -> dict[str, Any]:
-        """The options of one call, without what is said to this class rather than to the service."""
-        overrides = {name: value for name, value in plain(kwargs).items() if name not in _SAID_TO_THIS_CLASS}
-        if stop is not None:
-            overrides["stop"] = stop
-        return {"on_retry": on_retry(run_manager), **self._options(overrides)}
+    @override
+    def _as_said(self, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        return plain(kwargs)
+
+    @override
+    def _prompt_of(self, given: LanguageModelInput) -> list[BaseMessage]:
+        return self._convert_input(given).to_messages()
+
+    @override
+    def _input_of(self, prompt: list[BaseMessage]) -> list[Message]:
+        return messages_from_langchain(prompt)
+
+    @override
+    def _starting(self, manager: CallbackManager | AsyncCallbackManager) -> Callable[..., Any]:
+        return partial(manager.on_chat_model_start, self._serialized)
+
+    @override
+    def _ended(self, completion: Completion) -> tuple[AIMessage, LLMResult]:
+        message = message_to_langchain(completion)
+        told = output_of_completion(completion)
+        return message, LLMResult(generations=[[ChatGeneration(message=message)]], llm_output=told)
 
     def _to_chunk(self, kwargs: Mapping[str, Any]) -> Callable[[Delta], ChatGenerationChunk]:
         writer = ChunkWriter(with_usage=kwargs.get("stream_usage", self.stream_usage))
@@ -289,4 +284,7 @@ class ChatWorkersAI(CountingChatModel, BatchingChatModel):
 
 
 def _result(completion: Completion) -> ChatResult:
-    return ChatResult(generations=[ChatGeneration(message=message_to_langchain(completion))])
+    return ChatResult(
+        generations=[ChatGeneration(message=message_to_langchain(completion))],
+        llm_output=output_of_completion(completion),
+    )

@@ -1,26 +1,44 @@
-"""A LangChain chat model that counts tokens as Llama 3 does."""
+"""LangChain models that count tokens as Llama 3 does; LangChain's own counts are those of another model, GPT-2."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseLanguageModel
 from langchain_core.messages import BaseMessage
+from langchain_core.prompt_values import ChatPromptValue
 from typing_extensions import override
 
 from langchain_workersai.errors import langchain_errors
 from langchain_workersai.messages import messages_from_langchain
 from langchain_workersai.tools import ToolSource, tools_from_langchain
-from workersai.tokens import count_tokens, token_ids
+from workersai.connected import ConnectedModel
+from workersai.errors import BadRequestError
+from workersai.protocol.values import Message
+from workersai.tokens import count_tokens, raw_token_ids, raw_tokens, token_ids
 
 
-class CountingChatModel(BaseChatModel):
-    """LangChain's own counts are those of another model, GPT-2."""
+class CountingModel(BaseLanguageModel[Any]):
+    """It counts the tokens of a text, unless a tokenizer of one's own is given (``custom_get_token_ids``)."""
 
     @override
     def get_num_tokens(self, text: str) -> int:
         """The tokens of a text: exact with the extra ``tokens``, else an estimate on the safe side."""
-        return count_tokens(text)
+        return count_tokens(text) if self.custom_get_token_ids is None else len(self.custom_get_token_ids(text))
+
+    @override
+    def get_token_ids(self, text: str) -> list[int]:
+        """The tokens of a text, as the model knows them.
+
+        Raises:
+            ImportError: the extra ``tokens`` is not installed.
+        """
+        return token_ids(text) if self.custom_get_token_ids is None else self.custom_get_token_ids(text)
+
+
+class CountingChatModel(CountingModel):
+    """It counts those of a conversation."""
 
     @override
     def get_num_tokens_from_messages(
@@ -34,11 +52,39 @@ class CountingChatModel(BaseChatModel):
             specs = None if tools is None else tools_from_langchain(tools)
             return count_tokens(messages_from_langchain(messages), tools=specs)
 
+
+class CountingLLM(CountingModel, ConnectedModel):
+    """It counts those of a prompt that is one text."""
+
+    @override
+    def get_num_tokens(self, text: str) -> int:
+        """The tokens of a text: exact with the extra ``tokens``, else an estimate on the safe side.
+
+        With ``raw``, the text is taken for a whole prompt: its markup is counted as the model's own tokens, and with
+        it the one that the service may put first.
+        """
+        return raw_tokens(text).most if self._counts_raw else super().get_num_tokens(text)
+
     @override
     def get_token_ids(self, text: str) -> list[int]:
-        """The tokens of a text, as the model knows them.
+        """The tokens of a text, as the model knows them; with ``raw``, its markup is the model's own tokens.
 
         Raises:
             ImportError: the extra ``tokens`` is not installed.
         """
-        return token_ids(text)
+        return raw_token_ids(text) if self._counts_raw else super().get_token_ids(text)
+
+    @override
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """The tokens of the prompt that messages become here: one text, the user's turn unless it is ``raw``."""
+        with langchain_errors():
+            if tools:
+                raise BadRequestError("tools can't be given to a text model: use ChatWorkersAI.")
+        text = ChatPromptValue(messages=messages).to_string()
+        if self.raw or self.custom_get_token_ids is not None:
+            return self.get_num_tokens(text)
+        return count_tokens([Message("user", text)])
+
+    @property
+    def _counts_raw(self) -> bool:
+        return bool(self.raw) and self.custom_get_token_ids is None

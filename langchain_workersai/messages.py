@@ -124,7 +124,7 @@ def message_to_langchain(completion: Completion) -> AIMessage:
             for call in completion.invalid_tool_calls
         ],
         usage_metadata=_usage_to_langchain(completion.usage),
-        response_metadata=_metadata(completion),
+        response_metadata=metadata_of(completion),
     )
 
 
@@ -162,7 +162,7 @@ class ChunkWriter:
                 if call.id in self._index_of
             ],
             usage_metadata=_usage_to_langchain(completion.usage) if self._with_usage else None,
-            response_metadata=_metadata(completion),
+            response_metadata=metadata_of(completion),
             chunk_position="last",
         )
 
@@ -194,7 +194,8 @@ def _usage_to_langchain(usage: Usage | None) -> UsageMetadata | None:
     )
 
 
-def _metadata(completion: Completion) -> dict[str, Any]:
+def metadata_of(completion: Completion) -> dict[str, Any]:
+    """What else is known of an answer, as LangChain names it; what isn't known is left out."""
     metadata = {
         "model_name": completion.model,
         "model_provider": "cloudflare",
@@ -203,5 +204,8 @@ def _metadata(completion: Completion) -> dict[str, Any]:
         "dropped_tool_calls": [asdict(call) for call in completion.dropped_tool_calls] or None,
         "trimmed": completion.trimmed and asdict(completion.trimmed),
         "cost_usd": completion.usage and completion.usage.cost_usd,
+        "saved_usd": completion.usage and (completion.usage.saved_usd or None),
+        "cache_status": completion.cache_status,
+        "gateway_log_id": completion.gateway_log_id,
     }
     return {key: value for key, value in metadata.items() if value is not None}

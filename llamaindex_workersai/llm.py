@@ -62,8 +62,8 @@ class WorkersAI(JSONModePredictions, BatchingLLM):
 
     Every setting of a call (:class:`workersai.CallOptions`) is a field here, and a keyword of each method, ``model``
     too. A response's ``raw`` has the model, the finish reason, the request id, the usage, the cost, the tool calls that
-    were dropped, and what was left out to fit the window; ``additional_kwargs`` has the usage as LlamaIndex's counters
-    read it.
+    were dropped, what was left out to fit the window, and what an AI Gateway told (``cache_status``,
+    ``gateway_log_id``); ``additional_kwargs`` has the usage as LlamaIndex's counters read it.
 
     Raises:
         pydantic.ValidationError: a field is out of its range, or there is no such field.

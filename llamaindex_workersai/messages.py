@@ -209,13 +209,16 @@ def _usage(completion: Completion) -> dict[str, Any]:
 def _raw(completion: Completion) -> dict[str, Any]:
     told = {
         "cost_usd": completion.usage and completion.usage.cost_usd,
-        "dropped_tool_calls": list(map(asdict, completion.dropped_tool_calls)),
+        "saved_usd": completion.usage and (completion.usage.saved_usd or None),
+        "dropped_tool_calls": list(map(asdict, completion.dropped_tool_calls)) or None,
         "trimmed": completion.trimmed and asdict(completion.trimmed),
+        "cache_status": completion.cache_status,
+        "gateway_log_id": completion.gateway_log_id,
     }
     return {
         "model": completion.model,
         "finish_reason": completion.finish_reason,
         "request_id": completion.request_id,
         "usage": _usage(completion),
-        **{key: value for key, value in told.items() if value},
+        **{key: value for key, value in told.items() if value is not None},
     }

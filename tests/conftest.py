@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,8 @@ from hypothesis import HealthCheck, settings
 from tests.support import AsyncDriver, Driver, Lengths, Serve, ServeLengths, SyncDriver
 from workersai.client import _POOLS
 from workersai.local import LocalServer
+from workersai.local.engine import Event, GenerationRequest
+from workersai.local.smollm import SmolLM
 
 # For ``make fuzz``; the tests of tests/fuzz take their share of it.
 settings.register_profile("fuzz", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -19,6 +22,14 @@ settings.register_profile("fuzz", max_examples=20_000, deadline=None, suppress_h
 LIVE = os.environ.get("WORKERSAI_LIVE") == "1"
 """Whether LangChain's suite runs against the service itself: ``make test-live``."""
 VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_BASE_URL", "CF_ACCOUNT_ID", "CF_AI_API_TOKEN")
+
+# What takes long, the longest first: begun last, it would keep one core waiting for the other.
+LONGEST = ("test_ray.py", "test_main_job.py", "test_window.py", "test_benchmarks.py", "test_load.py", "test_agents.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts what takes long at the beginning; all else keeps its order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -57,11 +68,31 @@ def lengths(serve_lengths: ServeLengths) -> LocalServer:
     return serve_lengths(None)
 
 
+class Brief(SmolLM):
+    """The small model, which can be told to answer in a few tokens."""
+
+    most: int | None = None
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        if self.most is not None and request.json_schema is None and not request.tools:
+            request = replace(request, max_tokens=min(request.max_tokens, self.most))
+        return super().generate(request)
+
+
 @pytest.fixture(scope="session")
 def smollm() -> Iterator[LocalServer]:
     """The local server with the real SmolLM2 behind it, for the whole session."""
-    with LocalServer() as server:
+    with LocalServer(Brief()) as server:
         yield server
+
+
+@pytest.fixture
+def brief_smollm(smollm: LocalServer) -> Iterator[LocalServer]:
+    """The same, and its answers are short: for programs of which only whether they run is to be known."""
+    assert isinstance(smollm.engine, Brief)
+    smollm.engine.most = 12
+    yield smollm
+    smollm.engine.most = None
 
 
 @pytest.fixture(params=[SyncDriver(), AsyncDriver()], ids=["sync", "async"])

@@ -14,6 +14,8 @@ from benchmarks.bulk_server import Server
 from benchmarks.bulk_server import serving as serving_locally
 from benchmarks.plan import FAMILIES, Measure
 from benchmarks.report import page, run_of, table
+from benchmarks.retrieval import RERANKED, Labelled, measured
+from benchmarks.retrieval import page as page_of_retrieval
 from benchmarks.server import serving
 from benchmarks.subjects import SUBJECTS
 from benchmarks.worker import Worker
@@ -114,3 +116,23 @@ def test_the_page_has_a_row_for_each_job_of_bulk_work() -> None:
     assert "| 9 of the local server | 32 | 1 | 2 | 0.50 | 4 | 5 |" in written
     assert "|  | 7 jobs of 9 rows by calls |" in written
     assert "| killed | 7 |\n| killed sooner | 3 |" in written
+
+
+@pytest.mark.model
+def test_each_way_to_search_gives_its_row() -> None:
+    labelled = Labelled.read()
+    small = labelled.small(2)
+    assert 2 <= len(small.passages) < RERANKED < len(labelled.passages)
+    rows = measured(small)
+    assert all(0 <= share <= 1 for row in rows for share in row.recall)
+    assert all(0 < share <= 1 for row in rows for share in row.rank)
+    assert sum(next(row.rank for row in rows if row.title == "embeddings")) > 1
+    written = page_of_retrieval(small, rows)
+    assert all(f"\n| {row.title} | " in written for row in rows)
+
+
+def test_the_questions_of_retrieval_are_answered_by_passages() -> None:
+    labelled = Labelled.read()
+    assert (len(labelled.passages), len(labelled.questions)) == (262, 70)
+    assert len(set(labelled.passages)) == 262
+    assert all(labelled.answers)

@@ -25,6 +25,7 @@ from workersai.local.engine import CalledTool, GenerationRequest
 
 WINDOW = 24_000
 ROOT = Path(__file__).parents[1]
+ANY_MODEL = WorkersAI(account_id="a", api_token="t")
 
 
 @pytest.fixture
@@ -47,6 +48,18 @@ def own_text(tokens: int) -> str:
         if sum(map(count_tokens, texts)) > tokens:
             return "".join(texts)
     raise AssertionError("too little text")
+
+
+@cache
+def tokens_in(text: str) -> list[int]:
+    """What ``WorkersAI.tokenize`` says, remembered: LlamaIndex asks it of the same words again and again."""
+    return ANY_MODEL.tokenize(text)
+
+
+@cache
+def index_of_ten_windows(*, own_tokenizer: bool) -> SummaryIndex:
+    """Cut up by the tokenizer that is set: ours, or LlamaIndex's own."""
+    return SummaryIndex.from_documents([Document(text=own_text(10 * WINDOW))])
 
 
 def most_sent(server: LocalServer) -> int:
@@ -79,8 +92,8 @@ def test_a_query_over_ten_windows_of_text_fits_each_time(
     server = serve(lambda _: "It is a client for Workers AI.")
     llm = WorkersAI(**connection(server), max_tokens=max_tokens)
     if own_tokenizer:
-        monkeypatch.setattr(Settings, "tokenizer", llm.tokenize)
-    index = SummaryIndex.from_documents([Document(text=own_text(10 * WINDOW))])
+        monkeypatch.setattr(Settings, "tokenizer", tokens_in)
+    index = index_of_ten_windows(own_tokenizer=own_tokenizer)
     engine = index.as_query_engine(llm=llm, response_mode=mode)
     assert str(engine.query("What is this?")) == "It is a client for Workers AI."
     if mode == "tree_summarize":

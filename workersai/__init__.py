@@ -16,6 +16,7 @@ from workersai.catalog import (
 from workersai.client import Client
 from workersai.costs import CostTracker
 from workersai.errors import WorkersAIError
+from workersai.gateway import Gateway
 from workersai.options import CallOptions
 from workersai.pacing import RateLimit
 from workersai.protocol.embeddings import Embeddings, Ranked, Reranking
@@ -34,6 +35,7 @@ from workersai.retries import Retry
 from workersai.service import Service, ensure_service
 from workersai.settings import Settings
 from workersai.tokens import count_tokens
+from workersai.tracing import instrument, uninstrument
 
 __all__ = [
     "CATALOG",
@@ -48,6 +50,7 @@ __all__ = [
     "Delta",
     "EmbeddingCard",
     "Embeddings",
+    "Gateway",
     "InvalidToolCall",
     "Message",
     "ModelCard",
@@ -68,5 +71,7 @@ __all__ = [
     "embedding_card",
     "ensure_service",
     "errors",
+    "instrument",
     "model_card",
+    "uninstrument",
 ]

@@ -22,6 +22,7 @@ from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
 from workersai.retrieval.clients import AsyncRetrievalClient
+from workersai.tracing import traced
 from workersai.transport import FAILURES, build, error_from_httpx, head_of, is_plain
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class _Exchange(Generic[T]):
     def __init__(self, pool: Pool[httpx.AsyncClient], call: Call, flow: Flow[T]) -> None:
         self._pool = pool
         self._on_retry = call.on_retry
-        self._flow = flow
+        self._flow = traced(call, flow)
         self._deadline = Deadline(call.deadline)
         self._unguarded = pool.heals and call.deadline is None
         self._response: httpx.Response | None = None

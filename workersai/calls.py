@@ -17,6 +17,7 @@ from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import Options, call_options
 from workersai.pacing import Limiter, RateLimit, limiter_of
 from workersai.pools import ClientT, Pool, settings_key
+from workersai.protocol.affinity import in_session
 from workersai.protocol.json_mode import JSONMode, ResponseFormat, json_mode_of
 from workersai.protocol.reply import Asked
 from workersai.protocol.request import Input, Request, input_body, run_request
@@ -174,7 +175,9 @@ class BaseClient(Generic[ClientT]):
 
         trackers = trackers_here()
         in_budget = any(tracker.budget is not None for tracker in trackers)
-        fit = fitted(input_body(model_input, options, offer), offer.tools, options, counted=in_budget)
+        body = input_body(model_input, options, offer)
+        options = in_session(options, body)
+        fit = fitted(body, offer.tools, options, counted=in_budget)
 
         def call(offer: Offer, json_mode: JSONMode | None, in_json: Call | None = None) -> Call:
             # JSON Mode does not stream on the service (wire page, "Requests").

@@ -28,7 +28,8 @@ class CostTracker:
     """Sums calls, tokens and dollars of the calls that are made inside its ``with`` block.
 
     It counts what the service bills, below the frameworks: calls of LangChain, of LlamaIndex and of the clients, whole,
-    streamed and repeated, and none that a cache answered. Tasks that are started inside the block count, also where
+    streamed and repeated, and none that a framework's cache answered. One that an AI Gateway's cache answered is a call
+    with its tokens, and costs nothing. Tasks that are started inside the block count, also where
     they end after it; so do threads that are started inside, as long as the block is open.
 
     Args:
@@ -51,7 +52,7 @@ class CostTracker:
         self._lock = threading.RLock()
         self._calls = self._unpriced_calls = 0
         self._prompt_tokens = self._completion_tokens = self._cached_tokens = 0
-        self._cost = self._held = 0.0
+        self._cost = self._held = self._saved = 0.0
 
     @property
     def calls(self) -> int:
@@ -65,8 +66,13 @@ class CostTracker:
 
     @property
     def cached_tokens(self) -> int:
-        """Those of them that the service had in its cache."""
+        """Those of them that the service had in its prefix cache; they cost what the others do."""
         return self._cached_tokens
+
+    @property
+    def cached_share(self) -> float:
+        """Their share of all prompts, 0 to 1."""
+        return self._cached_tokens / self._prompt_tokens if self._prompt_tokens else 0.0
 
     @property
     def completion_tokens(self) -> int:
@@ -84,6 +90,11 @@ class CostTracker:
         return self._cost
 
     @property
+    def saved_usd(self) -> float:
+        """US dollars that AI Gateways' caches saved: the price of the calls that they answered."""
+        return self._saved
+
+    @property
     def unpriced_calls(self) -> int:
         """Calls whose cost is not known.
 
@@ -95,9 +106,11 @@ class CostTracker:
     def __repr__(self) -> str:
         limit = "" if self.budget is None else f" of {_dollars(self.budget)}"
         unpriced = f", {self.unpriced_calls:,} of them unpriced" if self.unpriced_calls else ""
+        cached = f" ({self.cached_share:.0%} cached)" if self.cached_tokens else ""
+        saved = f", {_dollars(self.saved_usd)} saved" if self.saved_usd else ""
         return (
-            f"<CostTracker: {self.calls:,} call{'' if self.calls == 1 else 's'}{unpriced}; {self.prompt_tokens:,} + "
-            f"{self.completion_tokens:,} tokens; {_dollars(self.cost_usd)}{limit}>"
+            f"<CostTracker: {self.calls:,} call{'' if self.calls == 1 else 's'}{unpriced}; {self.prompt_tokens:,}"
+            f"{cached} + {self.completion_tokens:,} tokens; {_dollars(self.cost_usd)}{limit}{saved}>"
         )
 
     def __enter__(self) -> Self:
@@ -159,6 +172,7 @@ class CostTracker:
                 self._prompt_tokens += usage.prompt_tokens
                 self._completion_tokens += usage.completion_tokens
                 self._cached_tokens += usage.cached_tokens
+                self._saved += usage.saved_usd or 0.0
             if cost is None:
                 self._unpriced_calls += calls
             else:
@@ -210,6 +224,7 @@ class Meter:
 
     Attributes:
         refused: Set once a reply has come whose status is an error.
+        billed: Cleared once a reply has come that an AI Gateway had in its cache.
         usage: Set once the service has told it.
     """
 
@@ -217,6 +232,7 @@ class Meter:
     model: str
     most_tokens: tuple[int, int]
     refused: bool = field(default=False, init=False)
+    billed: bool = field(default=True, init=False)
     usage: Usage | None = field(default=None, init=False)
     _most: float = field(default=0.0, init=False)
 
@@ -252,11 +268,12 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        usage = Usage(0, 0, model=self.model) if self.usage is None and not self.billed else self.usage
         for tracker in self.trackers:
-            if self.usage is None and self._is_free(error):
+            if usage is None and self._is_free(error):
                 tracker.release(self._most)
             else:
-                tracker.settle(self._most, self.usage)
+                tracker.settle(self._most, usage)
 
     def _is_free(self, error: BaseException | None) -> bool:
         """Whether the service surely bills nothing: the request didn't reach it, or it refused in its own words.

@@ -92,7 +92,7 @@ def _rebuild(cls: type[WorkersAIError], message: str, facts: dict[str, Any]) -> 
 
 
 class ConfigurationError(WorkersAIError):
-    """A setting is missing or can't be right: the account, the token, the base URL. Nothing was sent.
+    """A setting is missing or can't be right: the account, the token, the base URL (and nothing was sent), the gateway.
 
     It is no ``ValueError``: Pydantic would wrap that, in the frameworks' models, and show it with their fields.
     """
@@ -233,6 +233,11 @@ _BY_CODE: dict[int, _Row] = {
     3036: _Row(QuotaExceededError, _TOMORROW),
     4006: _Row(QuotaExceededError, _TOMORROW),
     3040: _Row(RateLimitError, "The model has no capacity just now: try again in a moment."),
+    # AI Gateway's own (its pages on guardrails and rate limits; 2001 as seen by its users).
+    2001: _Row(ConfigurationError, "There is no such gateway: check its id, or create it (AI > AI Gateway)."),
+    2003: _Row(RateLimitError, "This is the limit set for the gateway: slow down, or raise it there."),
+    2016: _Row(BadRequestError, "A guardrail of the gateway blocked the prompt."),
+    2017: _Row(BadRequestError, "A guardrail of the gateway blocked the answer."),
 }
 
 # For a code that the table doesn't know, and for replies without one.

@@ -136,7 +136,7 @@ def ask(call: Call, read: Callable[[bytes, ReplyHead], Answer]) -> Flow[Answer]:
             yield Turn(call.limiter)
         with call.meter() as meter:
             head: ReplyHead = yield Send(call.request)
-            meter.refused = not head.ok
+            meter.refused, meter.billed = not head.ok, not head.from_cache
             body = yield from receive_all(head)
             if not head.ok:
                 raise error_from_body(body, head)
@@ -152,13 +152,7 @@ def _paid_for(before: Usage | None, completion: Completion) -> Completion:
     own = completion.usage
     if before is None or own is None:
         return replace(completion, usage=None)  # a part of the sum would pass for the whole
-    both = Usage(
-        prompt_tokens=before.prompt_tokens + own.prompt_tokens,
-        completion_tokens=before.completion_tokens + own.completion_tokens,
-        cached_tokens=before.cached_tokens + own.cached_tokens,
-        model=own.model,
-    )
-    return replace(completion, usage=both)
+    return replace(completion, usage=before + own)
 
 
 def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece pays for each generator on its way
@@ -205,7 +199,7 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
 
 def _open_stream(call: Call, meter: Meter) -> Flow[StreamReader]:
     head: ReplyHead = yield Send(call.request)
-    meter.refused = not head.ok
+    meter.refused, meter.billed = not head.ok, not head.from_cache
     if not head.ok:
         raise error_from_body((yield from receive_all(head)), head)
     return StreamReader(head, call.asked)

@@ -12,14 +12,28 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from workersai.catalog import DEFAULT_MODEL, EMBEDDING_CATALOG, RERANKER_CATALOG
 from workersai.errors import BadRequestError
+from workersai.gateway import Gateway, checked_gateway, plain_gateway
+from workersai.headers import checked_header_value
 from workersai.pacing import RateLimit
 
 # The name goes into the URL's path as it stands, so nothing in it may mean something there.
 _MODEL_NAME = re.compile(r"(?!.{201})@[\w-]+(/[\w-][\w.-]*)+", re.ASCII)
+AUTO = "auto"
+"""The session affinity that is one id a conversation."""
+
 _LONGEST_TIMEOUT = 1_000_000  # about what every platform's sockets take
 
 
@@ -69,19 +83,13 @@ def _checked_stop(stop: str | Sequence[str] | None) -> list[str] | None:
     return stops
 
 
-_LONGEST_HEADER = 4_096  # characters; servers take 8,192 bytes for all headers, or a few times that
-
-
-def checked_header_value(value: str | None) -> str | None:
-    """A value that may go into a request header: printable ASCII, so that it can't end the header and begin another."""
-    if value is not None and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", value):
-        raise ValueError("must be printable ASCII that neither begins nor ends with a space, and not empty")
-    if value is not None and len(value) > _LONGEST_HEADER:
-        raise ValueError(f"must have at most {_LONGEST_HEADER:,} characters")
-    return value
-
-
 _HeaderValue = Annotated[str | None, AfterValidator(checked_header_value)]
+_GivenGateway = Annotated[
+    Gateway | Mapping[str, Any] | str | None,
+    PlainValidator(checked_gateway),
+    PlainSerializer(plain_gateway),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]}),
+]
 
 
 class RequestOptions(BaseModel):
@@ -92,11 +100,17 @@ class RequestOptions(BaseModel):
     model: Annotated[str, AfterValidator(checked_model)]
     """The model's full name."""
 
-    gateway: _HeaderValue = None
-    """Id of the AI Gateway that the call goes through."""
+    gateway: _GivenGateway = None
+    """The AI Gateway that the call goes through: its id, a :class:`~workersai.Gateway`, or a dict of its settings."""
 
     session_affinity: _HeaderValue = None
-    """Calls of the same id reach the same model instance, so that its prefix cache is hit."""
+    """Calls of the same id reach the same model instance, so that its prefix cache is hit.
+
+    ``"auto"``: one id a conversation: LangGraph's ``thread_id`` where there is one, else by the conversation's
+    beginning, up to its first user's message. A text counts as the message of a user; whoever keeps a whole
+    conversation in one text gives an id of their own. The ids are digests. In bulk work each row has its own, and
+    what goes by the Batch API has none; nor has what asks for vectors or scores.
+    """
 
     reject_if_busy: bool | None = None
     """True: fail at once with :class:`~workersai.errors.RateLimitError` where the service would queue the call."""
@@ -183,7 +197,7 @@ class CallOptions(RequestOptions):
 class SharedOptions(TypedDict, total=False):
     """The fields of :class:`RequestOptions`, for type checkers."""
 
-    gateway: str | None
+    gateway: Gateway | Mapping[str, Any] | str | None
     session_affinity: str | None
     reject_if_busy: bool | None
     timeout: float | None

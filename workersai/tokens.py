@@ -119,14 +119,29 @@ def token_ids(text: str) -> list[int]:
     Raises:
         ImportError: the extra ``tokens`` is not installed.
     """
-    if not counts_exactly():
-        raise ImportError("The model's own tokens need its tokenizer: pip install 'workersai[tokens]'.")
+    _need_tokenizer()
     encoding = _tokenizer()
     if len(text) <= _LONGEST_TEXT and not _has_long_run(text):
         ids: list[int] = encoding.model.encode_ordinary(text)
     else:
         ids = encoding.encode(text, bos=False, eos=False, disallowed_special=())
     return ids
+
+
+def raw_token_ids(prompt: str) -> list[int]:
+    """The tokens of a prompt in the model's own markup, without the one that the service may put first.
+
+    Raises:
+        ImportError: the extra ``tokens`` is not installed.
+    """
+    _need_tokenizer()
+    ids: list[int] = _tokenizer().encode(prompt, bos=False, eos=False, allowed_special="all", disallowed_special=())
+    return ids
+
+
+def _need_tokenizer() -> None:
+    if not counts_exactly():
+        raise ImportError("The model's own tokens need its tokenizer: pip install 'workersai[tokens]'.")
 
 
 def _has_long_run(text: str) -> bool:

@@ -43,9 +43,10 @@ class Mortal(AskModel):
         return super().__call__(batch)
 
 
-def ask(source: str, target: str, limit: list[Any], **arguments: Any) -> str:
+def ask(source: str | list[dict[str, Any]], target: str, limit: list[Any], **arguments: Any) -> str:
     """Asks about all rows with two workers, of which one may be killed, and writes the answers to a folder."""
-    rows = ray.data.read_parquet(source).repartition(8)
+    rows = ray.data.read_parquet(source) if isinstance(source, str) else ray.data.from_items(source)
+    rows = rows.repartition(8)
     answers = rows.map_batches(
         Mortal if "marker" in arguments else AskModel,
         fn_constructor_kwargs={"rate_limit": RateLimit(*limit), **arguments},
@@ -75,6 +76,12 @@ def refuse_other_numbers() -> str:
         assert forget_rate_limit(limit)
         assert not forget_rate_limit(limit)
         SharedLimiter(RateLimit(calls=6, seconds=60, name="agreed"), "account")
+    return "done"
+
+
+def run(example: str) -> str:
+    """Runs a program that uses the Ray which is there."""
+    exec(example, {"__name__": "example"})  # noqa: S102 - our own
     return "done"
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.documents import examples_with
 from tests.support import Serve, connection
 from tests.workersai.ray_jobs import OUTCOME
 from workersai import RateLimit, Settings
@@ -325,9 +326,9 @@ def test_all_workers_keep_one_rate_limit(cluster: Cluster) -> None:
 
 
 def test_a_wrong_token_stops_the_job_with_the_services_words(cluster: Cluster, tmp_path: Path) -> None:
-    job = parquet(tmp_path, ["secret"] * 40)
+    rows = [{"prompt": "secret"}] * 40
     with pytest.raises(RuntimeError, match=r"AuthenticationError: .*Check CLOUDFLARE_API_TOKEN") as caught:
-        cluster.do("ask", **job, api_token="not-the-token-of-it", limit=[300, 60])
+        cluster.do("ask", source=rows, target=str(tmp_path), api_token="not-the-token-of-it", limit=[300, 60])
     assert "not-the-token-of-it" not in str(caught.value)
 
 
@@ -338,3 +339,10 @@ def test_the_same_name_is_the_same_limit_in_the_cluster_until_it_is_forgotten(cl
 
 def test_who_waits_no_longer_leaves_the_line(cluster: Cluster) -> None:
     assert cluster.do("leave_the_line") == [1, 2, 1, 1, 0]
+
+
+def test_the_example_of_the_documentation_runs(cluster: Cluster) -> None:
+    (example,) = examples_with("import ray\n")
+    assert cluster.do("run", example=example) == "done"
+    asked = [record.body["prompt"] for record in cluster.server.requests]
+    assert sum("Never again." in prompt for prompt in asked) == sum("A joy!" in prompt for prompt in asked) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -89,7 +90,7 @@ class _Threads:
 
     def __init__(self, pump: Pump) -> None:
         self._pump = pump
-        self._begun: queue.SimpleQueue[Watched | None] = queue.SimpleQueue()
+        self._begun: queue.SimpleQueue[tuple[Watched, contextvars.Context] | None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[Ended | BaseException] = queue.SimpleQueue()
         self._under_way: dict[Key, Watched] = {}
         self._idle = threading.Semaphore(0)
@@ -102,12 +103,15 @@ class _Threads:
             self._count += 1
             threading.Thread(target=self._work, name=f"workersai-batch-{self._count}", daemon=True).start()
         self._under_way[call.key] = watched = Watched(call)
-        self._begun.put(watched)
+        # In the caller's context, as a task would be: a span of theirs is the parent of the call's.
+        self._begun.put((watched, contextvars.copy_context()))
 
     def _work(self) -> None:
-        while (watched := self._begun.get()) is not None:
+        while (begun := self._begun.get()) is not None:
+            watched, context = begun
             try:
-                ended: Ended | BaseException = Ended(watched.key, self._pump(watched.call, watched.flow()))
+                value = context.run(self._pump, watched.call, watched.flow())
+                ended: Ended | BaseException = Ended(watched.key, value)
             except WorkersAIError as error:
                 ended = Ended(watched.key, error=error)
             except BaseException as error:  # noqa: BLE001 - raised again where the results are awaited

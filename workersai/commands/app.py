@@ -1,6 +1,9 @@
 """The app that the commands are added to: its version, how a failed command ends, and the options that many have."""
 
 # No postponed annotations here: Typer reads them at run time.
+import errno
+import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -8,13 +11,15 @@ from typer.core import TyperGroup
 from typing_extensions import override
 
 from workersai._version import __version__
-from workersai.commands.output import complain
+from workersai.commands.output import complain, drop_output
 from workersai.errors import WorkersAIError
 
 CALLS = "Call a model"
 FACTS = "Know before a call"
 WITHOUT_AN_ACCOUNT = "Without an account"
 """The panels of the help."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
@@ -39,6 +44,19 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+
+    @override
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        # Typer ends quietly where the reader of a pipe has left; a disk that is full it does not know of.
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or error.filename is not None:
+                raise
+            drop_output()
+            with suppress(OSError):  # it may be where stdout is
+                complain(f"The output can't be written: {error.strerror}.")
+            sys.exit(1)
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)

@@ -1,5 +1,6 @@
 """What the commands print: the words of a model as they are, notes and errors beside them."""
 
+import os
 import re
 import sys
 from typing import TextIO
@@ -12,6 +13,11 @@ def write(text: str) -> None:
     """Writes a model's text to stdout at once; at a terminal, without control characters."""
     sys.stdout.write(_shown(text, sys.stdout))
     sys.stdout.flush()
+
+
+def drop_output() -> None:
+    """Lets go of what is kept for a stdout that can't be written, or Python would fail on it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:

@@ -14,29 +14,42 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from workersai.catalog import CATALOG
 from workersai.local.batches import Batches, Item, items_of
+from workersai.local.binding import (
+    BINDING,
+    MODELS_PATH,
+    RUN_PATHS,
+    admit,
+    is_bound,
+    model_of,
+    run_from_binding,
+    with_gateway,
+)
 from workersai.local.catalogue import search_models
 from workersai.local.embeddings import Embeddings
 from workersai.local.engine import Engine, GenerationRequest
 from workersai.local.exchange import Desk, Exchange
-from workersai.local.faults import Fault, FaultPlan
-from workersai.local.faulty import FaultySend, StalledError
-from workersai.local.openai import OpenAIDialect, error_body, request_from_openai
+from workersai.local.faults import FaultPlan
+from workersai.local.faulty import StalledError
+from workersai.local.gateway import GatewayCache
+from workersai.local.openai import OpenAIDialect, request_from_openai
 from workersai.local.reading import request_from_body
 from workersai.local.records import RequestLog, RequestRecord
+from workersai.local.refusals import error_at
 from workersai.local.validation import Json, body_from_json, check_batch_body, check_run_body
 from workersai.local.vectors import Embedder
+from workersai.local.watch import CONTENT, FAULT, RECORD, ReplyWatch
 from workersai.local.wire import (
+    REST,
     UNEXPECTED,
+    Manner,
     NativeDialect,
     WireError,
     bad_input,
-    envelope,
     error_envelope,
-    ray,
     to_json,
     too_long,
     wire_error_from,
@@ -47,12 +60,8 @@ logger = logging.getLogger("workersai.local")
 BASE_PATH = "/client/v4"
 
 _ACCOUNT = BASE_PATH + "/accounts/{account_id}/ai"
-_TWIN = "/ai/v1/"
 # The limit that the service names for a batch, the largest of its requests.
 _MOST_BYTES = 10_000_000
-TRANSPORT = "workersai.transport"
-"""The key of a request's connection in its scope."""
-_RECORD, _CONTENT, _FAULT = "workersai.record", "workersai.content", "workersai.fault"
 
 
 class LocalApp:
@@ -87,12 +96,15 @@ class LocalApp:
         self._account_id = account_id
         self._log = log
         self._faults = faults
+        self._gateway = GatewayCache()
         self._routes = Starlette(
             routes=[
                 Route(_ACCOUNT + "/run/{model:path}", self._run, methods=["POST"]),
                 Route(_ACCOUNT + "/v1/chat/completions", self._chat, methods=["POST"]),
                 Route(_ACCOUNT + "/v1/embeddings", self._embed, methods=["POST"]),
                 Route(_ACCOUNT + "/models/search", self._search, methods=["GET"]),
+                *(Route(path, self._run_bound, methods=["POST"]) for path in RUN_PATHS),
+                Route(MODELS_PATH, self._search, methods=["GET"]),
             ],
             exception_handlers={WireError: _refused, HTTPException: _no_route, Exception: _refused},
         )
@@ -108,40 +120,51 @@ class LocalApp:
             content = await _content(request)
             record = RequestRecord(request, _parsed(content))
             self._log.add(record)
-            scope[_RECORD], scope[_CONTENT] = record, content
+            scope[RECORD], scope[CONTENT] = record, content
             try:
-                await self._answers(scope, receive, send)
+                # A Worker names its gateway in the body.
+                await self._gateway.answer(
+                    self._answers, with_gateway(scope, record.body), receive, send, content, record
+                )
             finally:
                 record.end("failed")  # unless it has ended already
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record: RequestRecord = scope[_RECORD]
-        watch, fault = _ReplyWatch(record, send), self._faults.fault_for(record)
-        scope[_FAULT] = fault
+        watch, fault = ReplyWatch(scope, send), self._faults.fault_for(scope[RECORD])
+        scope[FAULT] = fault
         if fault is None:
-            await watch.answer(self._routes, scope, receive)
+            await watch.answer(self._routes, receive)
         else:
-            await watch.answer_with(fault, self._routes, scope, receive, self.desk)
+            await watch.answer_with(fault, self._routes, receive, self.desk)
 
     async def _run(self, request: Request) -> Response:
         self._admit(request)
-        model = _known(request.path_params["model"])
-        body = _body(request)
+        queued = request.query_params.get("queueRequest") == "true"
+        return await self._answered(request, _known(request.path_params["model"]), _body(request), REST, queued=queued)
+
+    async def _run_bound(self, request: Request) -> Response:
+        self._admit(request)
+        model = _known(model_of(request))
+        body, queued = run_from_binding(_body(request))
+        return await self._answered(request, model, body, BINDING, queued=queued)
+
+    async def _answered(self, request: Request, model: str, body: Json, manner: Manner, *, queued: bool) -> Response:
+        """The reply to a run, by whichever door it came."""
         if "request_id" in body:
-            return _json(200, envelope(self._batches.poll(body["request_id"], model)))
-        if request.query_params.get("queueRequest") == "true":
-            return await self._submit(request, body, model)
+            return _json(200, manner.result(self._batches.poll(body["request_id"], model), ()))
+        if queued:
+            return _json(200, manner.result(await self._submit(request, body, model), ()))
         if self._embeddings.serves(model):
-            return self._embeddings.run(model, body, request.scope[_RECORD])
+            return self._embeddings.run(model, body, request.scope[RECORD], manner=manner)
         check_run_body(body)
         affine = _names_a_session(request)
         wanted = request_from_body(body, model=model, session_affinity=affine)
         await self._check_window(wanted)
-        dialect = NativeDialect(json_mode=wanted.json_schema is not None, tell_cached=affine)
+        dialect = NativeDialect(json_mode=wanted.json_schema is not None, tell_cached=affine, manner=manner)
         busy = bool(body.get("options", {}).get("rejectIfBusy"))
-        return Exchange(self.desk, wanted, dialect, request.scope[_RECORD], reject_if_busy=busy)
+        return Exchange(self.desk, wanted, dialect, request.scope[RECORD], reject_if_busy=busy)
 
-    async def _submit(self, request: Request, body: Json, model: str) -> Response:
+    async def _submit(self, request: Request, body: Json, model: str) -> Json:
         if self._embeddings.serves(model):
             items = self._embeddings.items(body, model)
         else:
@@ -150,7 +173,7 @@ class LocalApp:
                 Item(await self._in_window(request_from_body(asked, model=model)), reference)
                 for asked, reference in items_of(body)
             ]
-        return _json(200, envelope(self._batches.submit(items, model, request.scope.get(_FAULT))))
+        return self._batches.submit(items, model, request.scope.get(FAULT))
 
     async def _chat(self, request: Request) -> Response:
         self._admit(request)
@@ -167,17 +190,20 @@ class LocalApp:
             include_usage=chat.include_usage,
             tell_cached=affine,
         )
-        return Exchange(self.desk, chat.request, dialect, request.scope[_RECORD])
+        return Exchange(self.desk, chat.request, dialect, request.scope[RECORD])
 
     async def _embed(self, request: Request) -> Response:
         self._admit(request)
-        return self._embeddings.twin(_body(request), request.scope[_RECORD])
+        return self._embeddings.twin(_body(request), request.scope[RECORD])
 
     async def _search(self, request: Request) -> Response:
         self._admit(request)
         return _json(200, search_models(request.query_params))
 
     def _admit(self, request: Request) -> None:
+        if is_bound(request.scope["path"]):
+            admit(request)
+            return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         known = hmac.compare_digest(token.strip().encode(), self._api_token.encode())
         if scheme.lower() != "bearer" or not known:
@@ -199,40 +225,6 @@ class LocalApp:
             raise too_long(total, window)
 
 
-class _ReplyWatch:
-    """Names each reply with a ``cf-ray``, and tells the record how it ended."""
-
-    def __init__(self, record: RequestRecord, send: Send) -> None:
-        self._record = record
-        self._send = send
-        self._complete = False
-
-    async def answer(self, routes: ASGIApp, scope: Scope, receive: Receive) -> None:
-        try:
-            await routes(scope, receive, self._watched_send)
-        finally:
-            self._record.end("complete" if self._complete else "failed")
-
-    async def answer_with(self, fault: Fault, routes: ASGIApp, scope: Scope, receive: Receive, desk: Desk) -> None:
-        if fault.kind == "whole" and isinstance(self._record.body, dict):
-            scope[_CONTENT] = to_json({**self._record.body, "stream": False})
-        faulty = FaultySend(fault, self._watched_send, self._record, scope[TRANSPORT], twin=_is_twin(scope))
-        try:
-            if not await faulty.refuse():
-                await routes(scope, receive, faulty)
-        except StalledError:
-            if await desk.outlasts(receive):
-                self._record.end("disconnected")
-        finally:
-            self._record.end("complete" if self._complete else "failed")
-
-    async def _watched_send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), (b"cf-ray", ray().encode())]}
-        await self._send(message)
-        self._complete = message["type"] == "http.response.body" and not message.get("more_body", False)
-
-
 async def _content(request: Request) -> bytes | None:
     """The body, or None for one that is too large: that is read to its end, so that the refusal is, and not kept."""
     chunks: list[bytes] | None = []
@@ -247,7 +239,7 @@ async def _content(request: Request) -> bytes | None:
 
 
 def _body(request: Request) -> Json:
-    content = request.scope[_CONTENT]
+    content = request.scope[CONTENT]
     if content is None:
         raise WireError(413, 3006, f"AiError: Request is too large: {_MOST_BYTES} bytes at the most")
     return body_from_json(content)
@@ -274,15 +266,11 @@ def _json(status: int, body: Any) -> Response:
     return Response(to_json(body), status, media_type="application/json")
 
 
-def _is_twin(scope: Scope) -> bool:
-    return _TWIN in scope["path"]
-
-
 def _refused(request: Request, error: Exception) -> Response:
     told = wire_error_from(error)
     if told.code == UNEXPECTED and not isinstance(error, StalledError):
         logger.error("The server failed.", exc_info=error)
-    return _json(told.status, error_body(told, twin=_is_twin(request.scope)))
+    return _json(told.status, error_at(request.scope["path"], told))
 
 
 def _no_route(request: Request, error: Exception) -> Response:

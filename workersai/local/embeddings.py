@@ -15,11 +15,11 @@ from workersai.local.embedding_bodies import (
     request_from_texts,
 )
 from workersai.local.exchange import Desk, Reply, noted
-from workersai.local.openai import error_body
+from workersai.local.openai import openai_error
 from workersai.local.records import RequestRecord
 from workersai.local.validation import Json
 from workersai.local.vectors import Embedder, Read, Seat
-from workersai.local.wire import WireError, bad_input, envelope, to_json
+from workersai.local.wire import Manner, WireError, bad_input, to_json
 
 Writer = Callable[[Json, Read], Json]
 """From a result, and what it was made of, to the body of a reply."""
@@ -42,21 +42,23 @@ class Embeddings:
         """Whether ``model`` is one of these."""
         return model in EMBEDDING_CATALOG or model in RERANKER_CATALOG
 
-    def run(self, model: str, body: Json, record: RequestRecord, *, write: Writer | None = None) -> Reply:
+    def run(self, model: str, body: Json, record: RequestRecord, *, manner: Manner) -> Reply:
         """The reply to a ``/run``.
 
         Args:
             model: One that is served here.
             body: What it is asked.
             record: The request.
-            write: Default: in the API's envelope.
+            manner: How the result and refusals are told.
 
         Raises:
             WireError: the model can't be asked that (5006).
         """
         wanted = request_from_texts(body, model)
         busy = bool(body.get("options", {}).get("rejectIfBusy"))
-        return _Computed(self._desk, record, self._seat, wanted, write or _native, reject_if_busy=busy)
+        return _Computed(
+            self._desk, record, self._seat, wanted, _native(manner), tell=manner.error, reject_if_busy=busy
+        )
 
     def twin(self, body: Json, record: RequestRecord) -> Reply:
         """The reply to OpenAI's ``/embeddings``.
@@ -70,7 +72,7 @@ class Embeddings:
         if model not in EMBEDDING_CATALOG:
             raise WireError(400, 5007, f"No such model {model} or task")
         wanted = request_from_openai_texts(body)
-        return _Computed(self._desk, record, self._seat, wanted, _openai(model), twin=True)
+        return _Computed(self._desk, record, self._seat, wanted, _openai(model), tell=openai_error)
 
     def items(self, body: Json, model: str) -> list[Item]:
         """The items of a batch.
@@ -100,15 +102,15 @@ class _Computed(Reply):
         wanted: EmbeddingRequest | RerankRequest,
         write: Writer,
         *,
+        tell: Callable[[WireError], Json],
         reject_if_busy: bool = False,
-        twin: bool = False,
     ) -> None:
         super().__init__(desk, record)
         self._seat = seat
         self._wanted = wanted
         self._write = write
         self._reject_if_busy = reject_if_busy
-        self._twin = twin
+        self._tell = tell
 
     async def _answer(self) -> None:
         async with self._seat.taken(or_refuse=self._reject_if_busy) as reader:
@@ -116,11 +118,11 @@ class _Computed(Reply):
         await self._whole(200, to_json(self._write(result, read)), noted(read.notes))
 
     async def _refuse(self, error: WireError) -> None:
-        await self._whole(error.status, to_json(error_body(error, twin=self._twin)))
+        await self._whole(error.status, to_json(self._tell(error)))
 
 
-def _native(result: Json, read: Read) -> Json:
-    return envelope(result, read.notes)
+def _native(manner: Manner) -> Writer:
+    return lambda result, read: manner.result(result, read.notes)
 
 
 def _openai(model: str) -> Writer:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from starlette.types import Message, Send
 
 from workersai.local.faults import Fault, refusal
-from workersai.local.openai import error_body
 from workersai.local.records import RequestRecord
+from workersai.local.refusals import error_at
 from workersai.local.wire import WireError, sse, to_json
 
 _GARBAGE = b'data: {"response": \xff\xfe <garbage>\n\n'
@@ -28,17 +28,17 @@ class FaultySend:
         send: What sends.
         record: The request; the record says that the server cut it off.
         transport: The connection, to be closed by ``cut``.
-        twin: Whether errors have OpenAI's shape.
+        path: The route's, which decides how a refusal is told.
     """
 
     def __init__(
-        self, fault: Fault, send: Send, record: RequestRecord, transport: asyncio.Transport, *, twin: bool
+        self, fault: Fault, send: Send, record: RequestRecord, transport: asyncio.Transport, *, path: str
     ) -> None:
         self._fault = fault
         self._send = send
         self._record = record
         self._transport = transport
-        self._twin = twin
+        self._path = path
         self._sent = 0
         self._streams = False
         self._over = False
@@ -50,9 +50,7 @@ class FaultySend:
             written, _, wait = value.partition(":")
             code, _, given = written.partition("/")
             status, words = refusal(int(code), int(given or 0))
-            await self._reply(
-                status, to_json(error_body(WireError(status, int(code), words), twin=self._twin)), _after(wait)
-            )
+            await self._reply(status, to_json(error_at(self._path, WireError(status, int(code), words))), _after(wait))
         elif kind == "error":
             status, words = refusal(int(value))
             told = {"error": {"message": f"{value}: {words}", "code": "internal_error"}}
@@ -114,7 +112,7 @@ class FaultySend:
 
     async def _fail_after(self, body: bytes) -> None:
         status, words = refusal(int(self._fault.value))
-        told = error_body(WireError(status, int(self._fault.value), words), twin=self._twin)
+        told = error_at(self._path, WireError(status, int(self._fault.value), words), event=self._streams)
         self._over = True
         first = body + sse(told) if self._streams else to_json(told)
         await self._send({"type": "http.response.body", "body": first, "more_body": False})

@@ -18,7 +18,6 @@ from workersai.local.wire import (
     Answer,
     WireError,
     bad_input,
-    error_envelope,
     json_from_answer,
     sse,
     usage_to_wire,
@@ -142,11 +141,6 @@ class OpenAIDialect:
     def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
         head = {"id": self._id, "object": "chat.completion.chunk", **self._head}
         return sse({**head, "choices": choices, **({"usage": usage} if usage else {})})
-
-
-def error_body(error: WireError, *, twin: bool) -> dict[str, Any]:
-    """The body of a refusal, on the OpenAI-compatible twin or elsewhere."""
-    return openai_error(error) if twin else error_envelope(error)
 
 
 def openai_error(error: WireError) -> dict[str, Any]:

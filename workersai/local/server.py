@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import Self, override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from workersai.local.app import BASE_PATH, TRANSPORT, LocalApp
+from workersai.local.app import BASE_PATH, LocalApp
 from workersai.local.engine import Engine
 from workersai.local.exchange import Desk
 from workersai.local.faults import FaultPlan, Faults
@@ -23,6 +23,7 @@ from workersai.local.records import RequestLog, RequestRecord
 from workersai.local.scripted import Script, ScriptedEngine
 from workersai.local.smollm import SmolLM
 from workersai.local.vectors import Embedder
+from workersai.local.watch import TRANSPORT
 
 DEFAULT_API_TOKEN = "local-token"  # noqa: S105 - it opens nothing but this server
 DEFAULT_ACCOUNT_ID = "local-account"

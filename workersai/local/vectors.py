@@ -26,7 +26,7 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str], pooling: Pooling) -> Sequence[Sequence[float]]:
         """One vector a text, of as many numbers as the model of the request has, or fewer: zeros follow.
 
-        It is called in a thread. What it raises is told as a failure of the server.
+        It is called in a thread; closing the server waits for it. What it raises is told as a failure of the server.
         """
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -100,19 +100,21 @@ class NativeDialect:
     Args:
         json_mode: The answer is JSON, and ``response`` is to be the value itself.
         tell_cached: The request named a session, so that ``usage`` tells the cached tokens.
+        manner: How results and refusals are told. Default: REST's.
     """
 
-    def __init__(self, *, json_mode: bool = False, tell_cached: bool = False) -> None:
+    def __init__(self, *, json_mode: bool = False, tell_cached: bool = False, manner: Manner | None = None) -> None:
         self._json_mode = json_mode
         self._tell_cached = tell_cached
+        self._manner = manner or REST
 
     def error(self, error: WireError) -> dict[str, Any]:
-        """The envelope of a failed call."""
-        return error_envelope(error)
+        """The body of a failed call."""
+        return self._manner.error(error)
 
     def whole(self, answer: Answer) -> dict[str, Any]:
-        """The envelope around the result; a text beside tool calls is left out, as the service does."""
-        return envelope(
+        """The result; a text beside tool calls is left out, as the service does."""
+        return self._manner.result(
             {
                 "response": None if answer.tool_calls else self._response(answer),
                 "tool_calls": [_call(call) for call in answer.tool_calls],
@@ -153,6 +155,19 @@ def envelope(result: Any, notes: Iterable[str] = ()) -> dict[str, Any]:
 def error_envelope(error: WireError) -> dict[str, Any]:
     """A failure, as the API wraps it."""
     return {"result": None, "success": False, "errors": [_error(error)], "messages": []}
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How one door of the service tells the same things."""
+
+    result: Callable[[dict[str, Any], Iterable[str]], dict[str, Any]]
+    """From a result, and the notes about it, to the body of a reply."""
+    error: Callable[[WireError], dict[str, Any]]
+    """From a refusal to the body of a reply."""
+
+
+REST = Manner(envelope, error_envelope)
 
 
 def strict_json(text: str) -> Any:

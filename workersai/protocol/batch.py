@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from workersai.errors import ServerError, WorkersAIError
-from workersai.options import CallOptions
+from workersai.gateway import gateway_of
+from workersai.options import CallOptions, RequestOptions
 from workersai.protocol.reply import (
     Asked,
     ReplyHead,
@@ -100,12 +101,20 @@ def bytes_of(item: str) -> int:
 def submit_request(settings: Settings, options: CallOptions, items: Sequence[str]) -> Request:
     """The request that submits a batch of items."""
     content = f'{{"requests":[{",".join(items)}]}}'.encode()
-    return request_to(settings, options, content, query="?queueRequest=true")
+    return queue_request(settings, options, content)
 
 
 def poll_request(settings: Settings, options: CallOptions, request_id: str) -> Request:
     """The request that asks how far a batch is."""
     content = json_text({"request_id": request_id}).encode()
+    return queue_request(settings, options, content)
+
+
+def queue_request(settings: Settings, options: RequestOptions, content: bytes) -> Request:
+    """A request to the Batch API."""
+    if options.gateway is not None:
+        # All polls of a batch are equal: from a cache, each would be told what the first one was.
+        options = options.model_copy(update={"gateway": gateway_of(options.gateway).past_its_cache()})
     return request_to(settings, options, content, query="?queueRequest=true")
 
 

@@ -31,6 +31,7 @@ class Embeddings:
     truncated: tuple[int, ...] = ()
     pooling: str | None = None
     request_id: str | None = None
+    cache_status: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,16 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Reranking:
-    """Documents by their score, the best first. ``usage`` is None where the service told none."""
+    """Documents by their score, the best first.
+
+    ``usage`` is None where the service told none; ``cache_status`` is what an AI Gateway says of its cache.
+    """
 
     results: Sequence[Ranked]
     model: str
     usage: Usage | None = None
     request_id: str | None = None
+    cache_status: str | None = None
 
 
 def embeddings_of(
@@ -82,9 +87,10 @@ def embeddings_of(
     return Embeddings(
         vectors,
         model,
-        usage_of(result.get("usage"), model),
+        usage_of(result.get("usage"), model, billed=not head.from_cache),
         pooling=pooling if isinstance(pooling, str) else None,
         request_id=head.request_id,
+        cache_status=head.cache_status,
     )
 
 
@@ -118,7 +124,8 @@ def reranking_from_body(body: bytes, head: ReplyHead, model: str, *, documents: 
     if len({each.index for each in ranked}) != len(ranked):
         raise unreadable("scores a document twice", head)
     best_first = sorted(ranked, key=lambda each: (-each.score, each.index))
-    return Reranking(tuple(best_first), model, usage_of(result.get("usage"), model), head.request_id)
+    usage = usage_of(result.get("usage"), model, billed=not head.from_cache)
+    return Reranking(tuple(best_first), model, usage, head.request_id, head.cache_status)
 
 
 def _ranked(entry: Any, documents: int, head: ReplyHead) -> Ranked:

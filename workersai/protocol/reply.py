@@ -45,6 +45,21 @@ class ReplyHead:
         return self.headers.get("cf-ray")
 
     @property
+    def cache_status(self) -> str | None:
+        """``HIT`` or ``MISS`` of an AI Gateway's cache; None where no gateway tells of one."""
+        return self.headers.get("cf-aig-cache-status")
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether the reply is an earlier one, kept by an AI Gateway: no model was asked, and nothing is billed."""
+        return (self.cache_status or "").upper() == "HIT"
+
+    @property
+    def gateway_log_id(self) -> str | None:
+        """The entry of the AI Gateway's log."""
+        return self.headers.get("cf-aig-log-id")
+
+    @property
     def retry_after(self) -> float | None:
         """Seconds to wait by the ``Retry-After`` header, given in seconds or as a date."""
         value = self.headers.get("retry-after", "").strip()
@@ -111,7 +126,7 @@ def completion_of(result: Mapping[str, Any], head: ReplyHead, asked: Asked) -> C
     leaked_text, leaked_calls = leaks.take(as_text=bool(wires))
     text += leaked_text
     calls.add(leaked_calls)
-    usage = usage_of(result.get("usage"), asked.model)
+    usage = usage_of(result.get("usage"), asked.model, billed=not head.from_cache)
     finish = finish_reason_of(finish, called=calls.any, usage=usage, asked=asked)
     tool_calls, invalid = calls.calls(cut_off=finish == "length")
     return Completion(
@@ -124,6 +139,8 @@ def completion_of(result: Mapping[str, Any], head: ReplyHead, asked: Asked) -> C
         request_id=head.request_id,
         dropped_tool_calls=calls.dropped(),
         trimmed=asked.trimmed,
+        cache_status=head.cache_status,
+        gateway_log_id=head.gateway_log_id,
     )
 
 
@@ -150,8 +167,11 @@ def calls_of(wires: Any, head: ReplyHead) -> list[dict[str, Any]]:
     return wires
 
 
-def usage_of(usage: Any, model: str) -> Usage | None:
-    """The token counts, or None where there are none. The schema allows them to be fractional numbers."""
+def usage_of(usage: Any, model: str, *, billed: bool = True) -> Usage | None:
+    """The token counts, or None where there are none. The schema allows them to be fractional numbers.
+
+    What a gateway's cache answers has the counts of the reply that it kept; it is not billed.
+    """
     if not isinstance(usage, dict) or not usage:
         return None
     counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
@@ -159,12 +179,9 @@ def usage_of(usage: Any, model: str) -> Usage | None:
         return None  # it is none that could be added up, or priced
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    return Usage(
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(cached),
-        model=model,
-    )
+    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    unbilled = (0, 0) if billed else (prompt, completion)
+    return Usage(prompt, completion, _count(cached), model, *unbilled)
 
 
 def _count(number: Any) -> int:
@@ -189,10 +206,10 @@ def error_of(payload: Any, head: ReplyHead) -> WorkersAIError | None:
     """The failure that a payload or a stream's event tells of, or None where it tells of none."""
     if not isinstance(payload, dict):
         return None
-    entry: Any = payload.get("error")
-    errors = payload.get("errors")
-    if errors:
-        entry = errors[0] if isinstance(errors, list) else errors
+    # AI Gateway's own failures have a list in "error", where the service has an object or "errors".
+    entry: Any = payload.get("errors") or payload.get("error")
+    if isinstance(entry, list) and entry:
+        entry = entry[0]
     if not entry and payload.get("success") is not False:
         return None
     message, code = _message_and_code(entry)

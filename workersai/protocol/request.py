@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from workersai._version import __version__
 from workersai.errors import BadRequestError
-from workersai.options import CallOptions, RequestOptions
+from workersai.gateway import gateway_of
+from workersai.options import AUTO, CallOptions, RequestOptions
 from workersai.protocol.history import checked_history
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.tools import Offer
@@ -130,14 +131,17 @@ def run_request(
         body["stream"] = True
     if options.reject_if_busy:
         body["options"] = {"rejectIfBusy": True}
-    return request_to(settings, options, json_bytes(body))
+    form = "stream" if stream else "json" if json_mode is not None else ""
+    return request_to(settings, options, json_bytes(body), form=form)
 
 
-def request_to(settings: Settings, options: RequestOptions, content: bytes, *, query: str = "") -> Request:
-    """The request that sends a body to the model's address."""
+def request_to(
+    settings: Settings, options: RequestOptions, content: bytes, *, query: str = "", form: str = ""
+) -> Request:
+    """The request that sends a body to the model's address; ``form`` is that of the reply, see :class:`Gateway`."""
     return Request(
         url=f"{settings.base_url}/accounts/{settings.account_id}/ai/run/{options.model}{query}",
-        headers=_headers(settings, options),
+        headers=_headers(settings, options, form),
         content=content,
         timeout=options.timeout,
     )
@@ -202,15 +206,15 @@ def _call_to_wire(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-def _headers(settings: Settings, options: RequestOptions) -> dict[str, str]:
+def _headers(settings: Settings, options: RequestOptions, form: str) -> dict[str, str]:
     headers = {
         "authorization": f"Bearer {settings.api_token.get_secret_value()}",
         "content-type": "application/json",
         "user-agent": f"workersai-python/{__version__}",
     }
     if options.gateway is not None:
-        headers["cf-aig-gateway-id"] = options.gateway
-    if options.session_affinity is not None:
+        headers |= gateway_of(options.gateway).headers(form)
+    if options.session_affinity not in (None, AUTO):  # what is of no conversation has no id
         headers["x-session-affinity"] = options.session_affinity
     return headers
 

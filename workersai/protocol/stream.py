@@ -127,6 +127,8 @@ class StreamReader:
             request_id=self._head.request_id,
             dropped_tool_calls=self._calls.dropped(),
             trimmed=self._asked.trimmed,
+            cache_status=self._head.cache_status,
+            gateway_log_id=self._head.gateway_log_id,
         )
 
     def interruption(self) -> StreamInterruptedError:
@@ -196,7 +198,7 @@ class StreamReader:
         usage = payload.get("usage")
         if usage:
             # Cumulative where it comes more than once: the last one stands.
-            self._usage = usage_of(usage, self._asked.model)
+            self._usage = usage_of(usage, self._asked.model, billed=not self._head.from_cache)
         choices = payload.get("choices")
         if choices:
             payload = self._choice(choices, event)

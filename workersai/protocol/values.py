@@ -64,12 +64,31 @@ class Tool:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one call, as the service counted them; ``cached_tokens`` are those of the prompt served from cache."""
+    """Tokens of one call, as the service counted them; ``cached_tokens`` are those of the prompt served from cache.
+
+    Two caches are told apart. The model's prefix cache saves time: ``cached_tokens`` and ``cached_share`` say how much
+    of the prompt was in it, and no lower price of it is published. An AI Gateway's cache saves the whole call, which
+    is not billed: the ``unbilled`` tokens are those of the reply that it kept, and ``saved_usd`` is what they would
+    have cost.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     model: str = DEFAULT_MODEL
+    unbilled_prompt_tokens: int = 0
+    unbilled_completion_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """The tokens of two calls of the same model."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.model,
+            self.unbilled_prompt_tokens + other.unbilled_prompt_tokens,
+            self.unbilled_completion_tokens + other.unbilled_completion_tokens,
+        )
 
     @property
     def total_tokens(self) -> int:
@@ -78,12 +97,33 @@ class Usage:
 
     @property
     def cost_usd(self) -> float | None:
-        """The price in US dollars by the catalog; None for a model that it doesn't list.
+        """The price in US dollars by the catalog, of what is billed; None for a model that it doesn't list.
 
-        Cached tokens are priced as the others: no lower price is published (the schema).
+        Cached tokens are priced as the others: no lower price is published (the schema). Unbilled ones cost nothing.
         """
-        card = priced_card(self.model)
-        return None if card is None else card.cost_usd(self.prompt_tokens, self.completion_tokens)
+        return _price(
+            self.model,
+            self.prompt_tokens - self.unbilled_prompt_tokens,
+            self.completion_tokens - self.unbilled_completion_tokens,
+        )
+
+    @property
+    def saved_usd(self) -> float | None:
+        """What an AI Gateway's cache saved, in US dollars; None for a model that the catalog doesn't list."""
+        return _price(self.model, self.unbilled_prompt_tokens, self.unbilled_completion_tokens)
+
+    @property
+    def cached_share(self) -> float:
+        """The share of the prompt that was in the prefix cache, 0 to 1."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+
+def _price(model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """US dollars; nothing costs nothing, whatever the model's price."""
+    if not prompt_tokens and not completion_tokens:
+        return 0.0
+    card = priced_card(model)
+    return None if card is None else card.cost_usd(prompt_tokens, completion_tokens)
 
 
 @dataclass(frozen=True)
@@ -102,7 +142,9 @@ class Completion:
     ``"stop"``, ``"length"`` and ``"tool_calls"``, or another word that the service sent. ``request_id`` is the
     ``cf-ray`` of the reply. ``usage`` is None where the service sent none. ``dropped_tool_calls`` are those after the
     first, where the call was made with ``parallel_tool_calls=False``. ``trimmed`` tells which messages were left out of
-    the prompt so that it fitted the window; None where all of them were sent.
+    the prompt so that it fitted the window; None where all of them were sent. ``cache_status`` is ``"HIT"`` where an AI
+    Gateway's cache answered, ``"MISS"`` where it kept the answer for the next time, and None where no gateway says;
+    ``gateway_log_id`` names the entry of its log.
     """
 
     text: str
@@ -114,6 +156,8 @@ class Completion:
     request_id: str | None = None
     dropped_tool_calls: tuple[ToolCall | InvalidToolCall, ...] = ()
     trimmed: Trimmed | None = None
+    cache_status: str | None = None
+    gateway_log_id: str | None = None
 
 
 @dataclass(frozen=True)

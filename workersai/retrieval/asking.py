@@ -12,7 +12,7 @@ from workersai.catalog import MOST_TEXTS, RERANKER_CATALOG, EmbeddingCard, embed
 from workersai.costs import CostTracker, trackers_here
 from workersai.errors import BadRequestError
 from workersai.options import RequestOptions, checked_options
-from workersai.protocol.batch import MOST_BYTES
+from workersai.protocol.batch import MOST_BYTES, queue_request
 from workersai.protocol.reply import Asked
 from workersai.protocol.request import Request, json_bytes, request_to
 from workersai.protocol.values import Usage
@@ -126,11 +126,14 @@ class Asker:
         most = sum(text.size if text.tokens is None else text.tokens for group in groups for text in group.texts)
         return made_call(self._client, request, self.options, (most, 0), self._trackers, self._on_retry)
 
-    def usage(self, groups: Sequence[Group]) -> Usage | None:
+    def usage(self, groups: Sequence[Group], *, billed: bool = True) -> Usage | None:
         """The tokens as they were counted here; None where they weren't."""
         counts = [text.tokens for group in groups for text in group.texts]
         known = [count for count in counts if count is not None]
-        return Usage(sum(known), 0, model=self.options.model) if len(known) == len(counts) else None
+        if len(known) < len(counts):
+            return None
+        tokens = sum(known)
+        return Usage(tokens, 0, model=self.options.model, unbilled_prompt_tokens=0 if billed else tokens)
 
     def submission(self, groups: Sequence[Group]) -> Call:
         """What submits groups as one batch."""
@@ -142,7 +145,7 @@ class Asker:
         return self.call_of(self._queued({"request_id": request_id}), groups)
 
     def _queued(self, body: Mapping[str, Any]) -> Request:
-        return request_to(self._client.settings, self.options, json_bytes(body), query="?queueRequest=true")
+        return queue_request(self._client.settings, self.options, json_bytes(body))
 
 
 def rerank_call(client: BaseClient[Any], query: Any, documents: Sequence[Any], given: Mapping[str, Any]) -> Call:

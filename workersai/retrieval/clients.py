@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import httpx
@@ -71,8 +71,9 @@ class RetrievalClient(BaseClient[httpx.Client]):
     def _corpus(self, job: EmbeddingJob, texts: Iterable[str]) -> Generator[Vector, None, None]:
         from workersai.batch.threads import results_in_threads  # noqa: PLC0415
 
-        for found in results_in_threads(job.flow(), texts, self._pump):
-            yield from found.vectors
+        with closing(results_in_threads(job.flow(), texts, self._pump)) as groups:
+            for found in groups:
+                yield from found.vectors
 
     def rerank(self, query: str, documents: Sequence[str], /, **options: Unpack[RankOptions]) -> Reranking:
         """The documents by how well they answer a query, the best first.

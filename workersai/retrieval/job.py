@@ -9,6 +9,8 @@ import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
 from workersai.batch.parts import Told, poll, submission
@@ -67,14 +69,8 @@ class EmbeddingJob:
     def whole(self, found: list[Embeddings]) -> Embeddings:
         """Groups of texts as one; the usage is None unless that of each is known."""
         usages = [each.usage for each in found if each.usage is not None]
-        total = Usage(
-            sum(usage.prompt_tokens for usage in usages),
-            sum(usage.completion_tokens for usage in usages),
-            sum(usage.cached_tokens for usage in usages),
-            model=self._asker.options.model,
-        )
         known = len(usages) == len(found) > 0
-        return _joined(found, self._asker.options.model, total if known else None)
+        return _joined(found, self._asker.options.model, reduce(add, usages) if known else None)
 
     def flow(self) -> JobFlow:
         """What is to be done, step by step."""
@@ -144,12 +140,9 @@ class EmbeddingJob:
 
     def _read(self, result: Mapping[str, Any], head: ReplyHead, group: Group) -> Embeddings:
         model, texts = self._asker.options.model, len(group.texts)
-        return self._told(embeddings_of(result, head, model, texts=texts, dimensions=dimensions_of(model)), [group])
-
-    def _told(self, embeddings: Embeddings, groups: list[Group]) -> Embeddings:
-        """With what is known here of its texts."""
-        cut = tuple(text.place for group in groups for text in group.texts if text.was_cut)
-        return replace(embeddings, usage=embeddings.usage or self._asker.usage(groups), truncated=cut)
+        told = embeddings_of(result, head, model, texts=texts, dimensions=dimensions_of(model))
+        usage = told.usage or self._asker.usage([group], billed=not head.from_cache)
+        return replace(told, usage=usage, truncated=tuple(text.place for text in group.texts if text.was_cut))
 
     def _queued(self, call: Call, groups: list[Group]) -> Flow[Embeddings]:
         """A batch from its submission to its vectors; a group that failed in it is asked for by a call."""
@@ -208,6 +201,12 @@ def _joined(found: list[Embeddings], model: str, usage: Usage | None) -> Embeddi
         model,
         usage,
         tuple(place for each in found for place in each.truncated),
-        next((each.pooling for each in found), None),
+        _common([each.pooling for each in found]),
         next((each.request_id for each in found), None),
+        _common([each.cache_status for each in found]),
     )
+
+
+def _common(told: list[str | None]) -> str | None:
+    """What was told of all of them alike."""
+    return told[0] if len(set(told)) == 1 else None

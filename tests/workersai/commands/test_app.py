@@ -1,8 +1,12 @@
 """What all commands have in common: the version, the help, and how they fail."""
 
+import subprocess
 from pathlib import Path
 
-from tests.workersai.commands.running import PLAIN, complaint_of, finished
+import pytest
+
+from tests.support import Serve
+from tests.workersai.commands.running import COMMAND, PATIENCE, PLAIN, complaint_of, finished, towards
 from workersai import __version__
 
 
@@ -26,3 +30,26 @@ def test_a_missing_library_is_one_line_with_what_to_install(tmp_path: Path) -> N
 def test_without_credentials_it_says_which_to_set() -> None:
     complaint = complaint_of(finished("chat", typed="hi\n"))
     assert complaint.startswith("There is no account id: pass account_id, or set CLOUDFLARE_ACCOUNT_ID")
+
+
+@pytest.mark.parametrize(("command", "unbuffered"), [("chat", ""), ("chat", "1"), ("models", ""), ("--help", "")])
+def test_a_full_disk_is_one_line_of_complaint(serve: Serve, command: str, unbuffered: str) -> None:
+    server = serve("One.")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(  # noqa: S603
+            [*COMMAND, command],
+            env={**towards(server), "PYTHONUNBUFFERED": unbuffered},
+            input=b"first\nsecond\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"The output can't be written: No space left on device.\n")
+    assert len(server.requests) == (1 if command == "chat" else 0)
+
+
+def test_a_full_disk_for_the_complaint_too_is_told_by_the_exit_code() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*COMMAND, "models"], env=PLAIN, stdout=full, stderr=full, timeout=PATIENCE, check=False)  # noqa: S603
+    assert done.returncode == 1

@@ -14,6 +14,8 @@ from workersai.local import LocalServer
 MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"
 PROMPT: dict[str, Any] = {"prompt": "hi"}
 MESSAGES: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+# Where workerd believes to be calling.
+BINDING_HOST = "workers-binding.ai"
 
 # Seconds. Where other work takes the processors, llama.cpp becomes very slow.
 PATIENCE = 300
@@ -65,6 +67,42 @@ def error_of(response: httpx.Response) -> tuple[int, int, str]:
     assert response.headers["content-type"] == "application/json"
     assert response.headers["cf-ray"]
     return response.status_code, error["code"], error["message"]
+
+
+def origin_of(server: LocalServer) -> str:
+    return server.base_url.removesuffix("/client/v4")
+
+
+def bound(
+    server: LocalServer,
+    inputs: Any = PROMPT,
+    options: Any = None,
+    *,
+    model: str | None = MODEL,
+    path: str = "/run?version=3",
+    **headers: str,
+) -> httpx.Response:
+    """What workerd would send for ``env.AI.run``; in the names of ``headers``, ``_`` stands for ``-``."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    asked = {} if model is None else {"cf-consn-model-id": model}
+    return httpx.post(
+        origin_of(server) + path,
+        json={"inputs": inputs, "options": options or {}},
+        headers={"host": BINDING_HOST, **asked, **named},
+        verify=VERIFY,
+    )
+
+
+def refusal_of(response: httpx.Response) -> tuple[int, str]:
+    """What a Worker would catch: the status, and the error as text, made as workerd makes it."""
+    body = response.json()
+    assert response.headers["content-type"] == "application/json"
+    if code := body.get("internalCode"):
+        assert body.keys() == {"internalCode", "message", "name", "description"}
+        assert body["message"] == f"{body['name']}: {body['description']}"
+        return response.status_code, f"{body['name']}: {code}: {body['description']}"
+    (error,) = body["errors"]
+    return response.status_code, f"InferenceUpstreamError: {error['code']}: {error['message']}"
 
 
 def events_of(stream: str) -> list[Any]:

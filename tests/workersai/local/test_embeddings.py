@@ -324,7 +324,7 @@ def test_replies_with_vectors_fail_on_request() -> None:
         assert b"<garbage>" in ask(server, {"text": "a"}).content
         assert ask(server, {"text": "a"}).headers["content-type"] == "text/plain"
         assert result_of(ask(server, {"query": "a", "contexts": CONTEXTS}, RERANKER))
-        assert {record.outcome for record in server.requests} == {"complete"}
+        assert {record.wait() for record in server.requests} == {"complete"}
 
 
 def test_items_of_a_batch_of_texts_fail_on_request() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import Lengths, ServeLengths, connection
 from tests.workersai.retrieval.conftest import RetrievalDriver
-from workersai import AsyncClient, Client, CostTracker, RateLimit, Retry, errors
+from workersai import AsyncClient, Client, CostTracker, Gateway, RateLimit, Retry, errors
 from workersai.local import LocalServer
 
 SMALL, BASE, M3 = (f"@cf/baai/bge-{name}" for name in ("small-en-v1.5", "base-en-v1.5", "m3"))
@@ -168,6 +168,24 @@ def test_a_budget_that_could_be_passed_sends_nothing(retrieval: RetrievalDriver,
     with CostTracker(budget=1e-9), pytest.raises(errors.BudgetExceededError):
         retrieval.embed(lengths, ["a"] * 50)
     assert not lengths.requests
+
+
+def test_what_a_gateway_has_in_its_cache_costs_nothing(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    gateway = Gateway("gw", cache_ttl=60)
+    with CostTracker() as cost:
+        asked, kept = (retrieval.embed(lengths, ["a b c"], gateway=gateway) for _ in range(2))
+        retrieval.rerank(lengths, "a", ["b"], gateway=gateway)
+        again = retrieval.rerank(lengths, "a", ["b"], gateway=gateway)
+    assert (asked.cache_status, kept.cache_status, again.cache_status) == ("MISS", "HIT", "HIT")
+    assert kept.usage is not None
+    assert (kept.usage.prompt_tokens, kept.usage.cost_usd) == (5, 0)
+    assert (cost.calls, cost.unpriced_calls, cost.prompt_tokens) == (4, 1, 10)
+    assert cost.saved_usd == pytest.approx(5 * 0.067 / 1e6)
+
+
+def test_polls_of_a_batch_go_past_a_gateways_cache(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    retrieval.corpus(lengths, ["a"], mode="batch", gateway=Gateway("gw", cache_ttl=60))
+    assert {record.headers.get("cf-aig-skip-cache") for record in lengths.requests} == {"true"}
 
 
 def test_what_nobody_counts_is_unpriced(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
