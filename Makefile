@@ -13,7 +13,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 # The packages that the benchmarks compare with have an environment of their own.
 BENCH := benchmarks/.venv
 
-.PHONY: demo test test-live fuzz bench bench-quick bench-bulk bench-retrieval record docs docs-serve setup format lint types unit clean
+.PHONY: demo test test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types unit clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
@@ -37,6 +37,9 @@ bench-retrieval: $(READY)  ## what is found in a real text with the local server
 
 record: $(READY)  ## recordings of each kind of exchange, from Cloudflare with credentials, else from the local server
 	$(BIN)/python -m tests.recording
+
+notebooks: $(READY)  ## runs the notebooks and stores what they show; with credentials, on Cloudflare
+	$(BIN)/python -m notebooks.run
 
 test-live: $(READY)  ## LangChain's suite against the service itself
 	@$(BIN)/python -m tests.live

@@ -7,10 +7,8 @@ against the local server and the small model behind it.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
 from typing import Any
 
 from llama_index.core.llms import ChatMessage
@@ -20,8 +18,7 @@ from pydantic import BaseModel, Field
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from workersai import Settings
-from workersai.settings import ACCOUNT_VARIABLES, TOKEN_VARIABLES
+from workersai import ensure_service
 
 QUESTION = "What is the capital of France?"
 STORY = "Tell me a short story about a brave little boat."
@@ -45,16 +42,9 @@ def get_weather(city: str) -> str:
 
 def main() -> None:
     """Runs the demo."""
-    with ExitStack() as stack:
-        if not any(name in os.environ for name in (*ACCOUNT_VARIABLES, *TOKEN_VARIABLES)):
-            os.environ.update(_local_server(stack))
-            print(f"No credentials are set: this runs on SmolLM2-135M behind the local server, {Settings().base_url}.")
-            print("It is a very small model; the code is the same for Cloudflare.\n")
-        else:
-            settings = Settings()  # says what is missing, if only one of the two is set
-            print(f"Credentials found: this runs on {settings.base_url}, billed to {settings.account_id}.\n")
-        langchain(ChatWorkersAI(**SETTINGS))
-        llamaindex(WorkersAI(**SETTINGS))
+    print(f"{ensure_service()}\n")
+    langchain(ChatWorkersAI(**SETTINGS))
+    llamaindex(WorkersAI(**SETTINGS))
 
 
 def langchain(llm: ChatWorkersAI) -> None:
@@ -107,13 +97,6 @@ def llamaindex(llm: WorkersAI) -> None:
 
     print(f"> {ANN} (as an object)")
     print(f"  {llm.structured_predict(Person, PromptTemplate(ANN))!r}\n")
-
-
-def _local_server(stack: ExitStack) -> dict[str, str]:
-    # Only imported here: with credentials, no server and no model are needed.
-    from workersai.local import LocalServer  # noqa: PLC0415
-
-    return stack.enter_context(LocalServer()).environment
 
 
 def _show(pieces: Iterable[tuple[str, int]]) -> None:

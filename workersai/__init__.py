@@ -32,6 +32,7 @@ from workersai.protocol.values import (
     Usage,
 )
 from workersai.retries import Retry
+from workersai.service import Service, ensure_service
 from workersai.settings import Settings
 from workersai.tokens import count_tokens
 from workersai.tracing import instrument, uninstrument
@@ -57,6 +58,7 @@ __all__ = [
     "RateLimit",
     "Reranking",
     "Retry",
+    "Service",
     "Settings",
     "Tool",
     "ToolCall",
@@ -67,6 +69,7 @@ __all__ = [
     "__version__",
     "count_tokens",
     "embedding_card",
+    "ensure_service",
     "errors",
     "instrument",
     "model_card",
