@@ -13,12 +13,12 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 # The packages that the benchmarks compare with have an environment of their own.
 BENCH := benchmarks/.venv
 
-.PHONY: demo test test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types unit clean
+.PHONY: demo test test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types unit slow clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
 
-test: $(READY) lint types docs unit  ## what CI runs
+test: $(READY) lint types docs unit slow  ## what CI runs
 
 fuzz: $(READY)  ## 220,000 random streams, replies, texts and schemas; the tests run some of them, too
 	$(BIN)/pytest tests/fuzz -n 2 --hypothesis-profile=fuzz
@@ -62,6 +62,9 @@ types: $(READY)
 
 unit: $(READY)
 	$(BIN)/pytest -n 2 --dist worksteal
+
+slow: $(READY)  ## the tests that take half a minute or more: the notebooks, and workers of Ray that are killed
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 format: $(READY)
 	$(BIN)/ruff check --fix

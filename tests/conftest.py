@@ -24,12 +24,22 @@ LIVE = os.environ.get("WORKERSAI_LIVE") == "1"
 VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_BASE_URL", "CF_ACCOUNT_ID", "CF_AI_API_TOKEN")
 
 # What takes long, the longest first: begun last, it would keep one core waiting for the other.
-LONGEST = ("test_ray.py", "test_main_job.py", "test_window.py", "test_benchmarks.py", "test_load.py", "test_agents.py")
+LONGEST = (
+    "[extraction]",
+    "test_ray.py",
+    "test_main_job.py",
+    "test_window.py",
+    "test_benchmarks.py",
+    "test_load.py",
+    "test_agents.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts what takes long at the beginning; all else keeps its order."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    items.sort(
+        key=lambda item: next((place for place, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,7 +1,6 @@
 """The notebooks: each runs from top to bottom without an account, and the stored ones are such runs."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +23,6 @@ SHOWN = {
     "extraction": ({"text/html", "text/markdown"}, ["<progress", "mails could not be read", "whole row", "<table"]),
     "rag": ({"image/png", "text/html", "text/markdown"}, ["Sources:", "ContextWindowExceededError", "<table"]),
 }
-# Fewer than the 200 of the stored run, which takes a minute and a half; CI may ask for all of them.
-ROWS = os.environ.get("WORKERSAI_NOTEBOOK_ROWS", "16")
-
 EXTRACTION = NOTEBOOKS[0].with_name("extraction.ipynb")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -56,11 +52,9 @@ def assert_shows_what_it_should(notebook: Any, name: str) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.slow
 @each_notebook
-def test_a_notebook_runs_without_an_account_as_it_is_stored(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORKERSAI_NOTEBOOK_ROWS", ROWS)
+def test_a_notebook_runs_without_an_account_as_it_is_stored(path: Path, tmp_path: Path) -> None:
     ran = executed(path, tmp_path)
     assert_shows_what_it_should(ran, path.stem)
     (first, *_) = outputs(ran)

@@ -288,6 +288,7 @@ def parquet(folder: Path, prompts: list[str]) -> dict[str, str]:
     return {"source": str(folder / "in"), "target": str(folder / "out")}
 
 
+@pytest.mark.slow
 def test_no_row_is_lost_or_doubled_when_a_worker_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     bad = (3, 137, 399)
     prompts = [f"row {row}, a {'bad' if row in bad else 'good'} one" for row in range(400)]
