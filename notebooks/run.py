@@ -55,9 +55,12 @@ def executed(path: Path, folder: Path) -> Any:
     )
     client.execute()
     notebook["metadata"] = _METADATA
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-        if "text/plain" in output.get("data", {}):
-            output.data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", output.data["text/plain"])
+    for number, cell in enumerate(notebook.cells):
+        for data in (output.get("data", {}) for output in cell.get("outputs", ())):
+            if "text/plain" in data:
+                data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", data["text/plain"])
+            if "text/html" in data:  # pandas draws lots for the name of each table
+                data["text/html"] = re.sub(r"\bT_[0-9a-f]{5}(?=[\s_\"])", f"T_{number}", data["text/html"])
     return notebook
 
 
