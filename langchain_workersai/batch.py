@@ -13,12 +13,12 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.outputs import LLMResult
-from langchain_core.runnables import RunnableBinding, RunnableConfig, ensure_config
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, ensure_config
 from typing_extensions import Unpack, override
 
 from langchain_workersai.errors import error_to_langchain, langchain_errors
 from langchain_workersai.served import ServedModel
-from workersai.batch import BatchOptions, BatchRequest, BatchResult
+from workersai.batch import BatchOptions, BatchRequest, BatchResult, without_the_jobs
 from workersai.errors import WorkersAIError
 from workersai.protocol.request import Input
 from workersai.protocol.values import Completion
@@ -44,6 +44,11 @@ class BatchingModel(ServedModel):
     @abstractmethod
     def _ended(self, completion: Completion) -> tuple[Any, LLMResult]:
         """The answer, and the same as callbacks are told it."""
+
+    @override
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Runnable[LanguageModelInput, Any]:
+        settled: Any = {**(config or {}), **kwargs}
+        return BoundModel(bound=self, kwargs={}, config=settled)
 
     def batch_api(
         self,
@@ -100,24 +105,28 @@ class BatchingModel(ServedModel):
         They are not held: this is for more than fits the memory. Arguments and errors are those of :meth:`batch_api`.
         """
         runs: dict[int, Any] = {}
-        with langchain_errors():
-            manager = CallbackManager.configure(**self._for_callbacks(config, kwargs))
-            start = self._starting(manager)
+        manager = CallbackManager.configure(**self._for_callbacks(config, kwargs))
+        start = self._starting(manager)
 
-            def requests() -> Iterator[BatchRequest]:
-                for index, given in enumerate(inputs or ()):
-                    prompt = self._prompt_of(given)
-                    if manager.handlers:
-                        (runs[index],) = start([prompt], **self._told(kwargs))
-                    yield BatchRequest(self._input_of(prompt))
+        def requests() -> Iterator[BatchRequest]:
+            for index, given in enumerate(inputs or ()):
+                prompt = self._prompt_of(given)
+                if manager.handlers:
+                    (runs[index],) = start([prompt], **self._told(kwargs))
+                yield BatchRequest(self._input_of(prompt))
 
-            source = None if inputs is None else requests()
-            with closing(self._client.batch(source, **self._job_options(kwargs))) as results:
+        source = None if inputs is None else requests()
+        try:
+            with langchain_errors(), closing(self._client.batch(source, **self._job_options(kwargs))) as results:
                 for result in results:
                     outcome, ended = self._outcome(result)
                     if (run := runs.pop(result.index, None)) is not None:
                         (run.on_llm_error(outcome) if ended is None else run.on_llm_end(ended))
                     yield result.index, outcome
+        except BaseException as error:
+            for run in runs.values():
+                run.on_llm_error(error)
+            raise
 
     async def abatch_api_as_completed(
         self,
@@ -127,24 +136,29 @@ class BatchingModel(ServedModel):
     ) -> AsyncIterator[Result]:
         """The answers to many inputs as they come; see :meth:`batch_api_as_completed`."""
         runs: dict[int, Any] = {}
-        with langchain_errors():
-            manager = AsyncCallbackManager.configure(**self._for_callbacks(config, kwargs))
-            start = self._starting(manager)
+        manager = AsyncCallbackManager.configure(**self._for_callbacks(config, kwargs))
+        start = self._starting(manager)
 
-            async def requests() -> AsyncIterator[BatchRequest]:
-                for index, given in enumerate(inputs or ()):
-                    prompt = self._prompt_of(given)
-                    if manager.handlers:
-                        (runs[index],) = await start([prompt], **self._told(kwargs))
-                    yield BatchRequest(self._input_of(prompt))
+        async def requests() -> AsyncIterator[BatchRequest]:
+            for index, given in enumerate(inputs or ()):
+                prompt = self._prompt_of(given)
+                if manager.handlers:
+                    (runs[index],) = await start([prompt], **self._told(kwargs))
+                yield BatchRequest(self._input_of(prompt))
 
-            source = None if inputs is None else requests()
-            async with aclosing(self._async_client.batch(source, **self._job_options(kwargs))) as results:
-                async for result in results:
-                    outcome, ended = self._outcome(result)
-                    if (run := runs.pop(result.index, None)) is not None:
-                        await (run.on_llm_error(outcome) if ended is None else run.on_llm_end(ended))
-                    yield result.index, outcome
+        source = None if inputs is None else requests()
+        try:
+            with langchain_errors():
+                async with aclosing(self._async_client.batch(source, **self._job_options(kwargs))) as results:
+                    async for result in results:
+                        outcome, ended = self._outcome(result)
+                        if (run := runs.pop(result.index, None)) is not None:
+                            await (run.on_llm_error(outcome) if ended is None else run.on_llm_end(ended))
+                        yield result.index, outcome
+        except BaseException as error:
+            for run in runs.values():
+                await run.on_llm_error(error)
+            raise
 
     def _job_options(self, kwargs: BatchOptions) -> BatchOptions:
         options: BatchOptions = self._options(self._as_said(kwargs))  # type: ignore[assignment]
@@ -152,7 +166,7 @@ class BatchingModel(ServedModel):
 
     def _for_callbacks(self, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         config = ensure_config(config)
-        params = self._get_ls_params(**kwargs)
+        params = self._get_ls_params_with_defaults(**kwargs)
         return {
             "inheritable_callbacks": config.get("callbacks"),
             "local_callbacks": self.callbacks,
@@ -164,7 +178,7 @@ class BatchingModel(ServedModel):
         }
 
     def _told(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        params = {**self._identifying_params, "_type": self._llm_type, "stop": None, **kwargs}
+        params = {**self._identifying_params, "_type": self._llm_type, **without_the_jobs(kwargs)}
         return {"invocation_params": params, "options": {}, "batch_size": 1}
 
     def _outcome(self, result: BatchResult) -> tuple[Any, LLMResult | None]:

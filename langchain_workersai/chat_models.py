@@ -77,6 +77,11 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
         return profile_of(self.model)
 
     @override
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        params = super()._get_invocation_params(stop, **kwargs)
+        return params if params["stop"] is not None else {**params, "stop": self.stop}
+
+    @override
     def bind(self, **kwargs: Any) -> RunnableBinding[LanguageModelInput, AIMessage]:  # type: ignore[override]
         return BoundModel(bound=self, kwargs=kwargs, config={})
 

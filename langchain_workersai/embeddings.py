@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from contextlib import aclosing
-from typing import Any
 
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict
@@ -68,20 +67,29 @@ class WorkersAIEmbeddings(ConnectedEmbedder, Embeddings):
         with langchain_errors():
             return (await self._async_client.embed(self._query(text), **self._options({}))).vectors[0]
 
-    def embed_corpus(self, texts: Iterable[str], **kwargs: Unpack[CorpusOptions]) -> Iterator[list[float]]:
+    def embed_corpus(self, texts: Iterable[str], **kwargs: Unpack[CorpusOptions]) -> Generator[list[float], None, None]:
         """The vectors of more texts than fit the memory, one after the other; ``mode="batch"`` uses the Batch API.
 
         Arguments and errors are those of :meth:`workersai.Client.embed_corpus`.
         """
         with langchain_errors():
-            yield from self._client.embed_corpus(texts, **self._options(kwargs))
+            return _in_langchains_errors(self._client.embed_corpus(texts, **self._options(kwargs)))
 
-    async def aembed_corpus(
+    def aembed_corpus(
         self, texts: Iterable[str] | AsyncIterable[str], **kwargs: Unpack[CorpusOptions]
-    ) -> AsyncIterator[list[float]]:
+    ) -> AsyncGenerator[list[float], None]:
         """The same for asyncio; the texts may come from an async iterable, too."""
         with langchain_errors():
-            vectors: Any = self._async_client.embed_corpus(texts, **self._options(kwargs))
-            async with aclosing(vectors):
-                async for vector in vectors:
-                    yield vector
+            return _in_langchains_errors_async(self._async_client.embed_corpus(texts, **self._options(kwargs)))
+
+
+def _in_langchains_errors(vectors: Generator[list[float], None, None]) -> Generator[list[float], None, None]:
+    with langchain_errors():
+        yield from vectors
+
+
+async def _in_langchains_errors_async(vectors: AsyncGenerator[list[float], None]) -> AsyncGenerator[list[float], None]:
+    with langchain_errors():
+        async with aclosing(vectors):
+            async for vector in vectors:
+                yield vector

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, closing
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
+from llama_index.core.base.llms.base import BaseLLM
 from typing_extensions import Unpack
 
 from llamaindex_workersai.messages import chat_response, completion_response, messages_from_llamaindex
+from llamaindex_workersai.telling import BatchInput, Response, Telling
 from workersai.batch import BatchOptions, BatchRequest, BatchResult
 from workersai.connected import ConnectedModel
 from workersai.errors import WorkersAIError
 
-BatchInput = str | Sequence[ChatMessage]
-"""A prompt, whose answer is a ``CompletionResponse``, or a conversation, whose answer is a ``ChatResponse``."""
-Response = ChatResponse | CompletionResponse
 
-
-class BatchingLLM(ConnectedModel):
+class BatchingLLM(BaseLLM, ConnectedModel):
     """An LLM that any number of inputs can be given to at once."""
 
     def batch_api(
@@ -38,7 +35,7 @@ class BatchingLLM(ConnectedModel):
                 the options of the calls, ``response_format`` too.
 
         What fits, how messages become the one prompt that a batch takes, and what becomes of failures is written at
-        :meth:`workersai.Client.batch`. LlamaIndex's callbacks and instrumentation are not told of each input.
+        :meth:`workersai.Client.batch`. LlamaIndex's callbacks and instrumentation are told of each input.
 
         Raises:
             BadRequestError: inputs can't be sent, each told with its row; nothing was sent.
@@ -67,30 +64,46 @@ class BatchingLLM(ConnectedModel):
 
         They are not held: this is for more than fits the memory. Arguments and errors are those of :meth:`batch_api`.
         """
-        with closing(self._client.batch(_requests(inputs), **self._job_options(kwargs))) as results:
+        with (
+            Telling(self, kwargs) as telling,
+            closing(self._client.batch(_requests(inputs, telling), **self._job_options(kwargs))) as results,
+        ):
             for result in results:
-                yield result.index, _outcome(result)
+                yield result.index, _outcome(result, telling)
 
     async def abatch_api_as_completed(
         self, inputs: Iterable[BatchInput] | None, **kwargs: Unpack[BatchOptions]
     ) -> AsyncIterator[tuple[int, Response | WorkersAIError]]:
         """The answers to many inputs as they come; see :meth:`batch_api_as_completed`."""
-        async with aclosing(self._async_client.batch(_requests(inputs), **self._job_options(kwargs))) as results:
-            async for result in results:
-                yield result.index, _outcome(result)
+        with Telling(self, kwargs) as telling:
+            job = self._async_client.batch(_requests(inputs, telling), **self._job_options(kwargs))
+            async with aclosing(job) as results:
+                async for result in results:
+                    yield result.index, _outcome(result, telling)
 
     def _job_options(self, kwargs: BatchOptions) -> BatchOptions:
         options: BatchOptions = self._options(kwargs)  # type: ignore[assignment]
         return options
 
 
-def _requests(inputs: Iterable[BatchInput] | None) -> Iterator[BatchRequest] | None:
-    if inputs is None:
-        return None
-    return (BatchRequest(each if isinstance(each, str) else messages_from_llamaindex(each)) for each in inputs)
+def _requests(inputs: Iterable[BatchInput] | None, telling: Telling) -> Iterator[BatchRequest] | None:
+    return None if inputs is None else _told(inputs, telling)
 
 
-def _outcome(result: BatchResult) -> Response | WorkersAIError:
+def _told(inputs: Iterable[BatchInput], telling: Telling) -> Iterator[BatchRequest]:
+    for index, given in enumerate(inputs):
+        request = BatchRequest(given if isinstance(given, str) else messages_from_llamaindex(given))
+        telling.begin(index, given)
+        yield request
+
+
+def _outcome(result: BatchResult, telling: Telling) -> Response | WorkersAIError:
+    outcome = _response(result)
+    telling.end(result.index, outcome)
+    return outcome
+
+
+def _response(result: BatchResult) -> Response | WorkersAIError:
     if result.completion is None:
         return result.error or WorkersAIError("There is no answer.")
     if isinstance(result.request.input, str):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.utils import get_tqdm_iterable
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self, Unpack, override
 
@@ -62,14 +62,24 @@ class WorkersAIEmbedding(ConnectedEmbedder, BaseEmbedding):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "model_name" in data:
-            return {"model": data["model_name"], **data}
-        return data
+        return _named(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _named_alike(self) -> Self:
         self.__dict__["model_name"] = self.model
         return self
+
+    @override
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("model", "model_name"):
+            self.__dict__ |= {"model": value, "model_name": value}
+
+    @override
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copy = super().model_copy(update=None if update is None else _named(update), deep=deep)
+        copy.model_name = copy.model
+        return copy
 
     @classmethod
     @override
@@ -101,7 +111,23 @@ class WorkersAIEmbedding(ConnectedEmbedder, BaseEmbedding):
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return list((await self._async_client.embed(texts, **self._options({}))).vectors)
 
-    def embed_corpus(self, texts: Iterable[str], **kwargs: Unpack[CorpusOptions]) -> Iterator[list[float]]:
+    @override
+    async def aget_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[list[float]]:
+        """The vectors of texts, in their order; so many requests at once as ``max_concurrency`` says.
+
+        LlamaIndex asks for all of its batches at once, each of which is several requests: here they come one after the
+        other, or as many at once as ``num_workers`` says.
+        """
+        taken = self.embed_batch_size * (self.num_workers or 1)
+        parts = [texts[start : start + taken] for start in range(0, len(texts), taken)]
+        found: list[list[float]] = []
+        for part in get_tqdm_iterable(parts, show_progress, "Generating embeddings"):
+            found += await super().aget_text_embedding_batch(part, **kwargs)
+        return found
+
+    def embed_corpus(self, texts: Iterable[str], **kwargs: Unpack[CorpusOptions]) -> Generator[list[float], None, None]:
         """The vectors of more texts than fit the memory, one after the other; ``mode="batch"`` uses the Batch API.
 
         Arguments and errors are those of :meth:`workersai.Client.embed_corpus`. LlamaIndex's callbacks and
@@ -109,10 +135,13 @@ class WorkersAIEmbedding(ConnectedEmbedder, BaseEmbedding):
         """
         return self._client.embed_corpus(texts, **self._options(kwargs))
 
-    async def aembed_corpus(
+    def aembed_corpus(
         self, texts: Iterable[str] | AsyncIterable[str], **kwargs: Unpack[CorpusOptions]
-    ) -> AsyncIterator[list[float]]:
+    ) -> AsyncGenerator[list[float], None]:
         """The same for asyncio; the texts may come from an async iterable, too."""
-        async with aclosing(self._async_client.embed_corpus(texts, **self._options(kwargs))) as vectors:
-            async for vector in vectors:
-                yield vector
+        return self._async_client.embed_corpus(texts, **self._options(kwargs))
+
+
+def _named(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields with the model under the name that it has everywhere else, too."""
+    return {"model": fields["model_name"], **fields} if "model_name" in fields else dict(fields)

@@ -35,6 +35,7 @@ from llamaindex_workersai.messages import (
 from llamaindex_workersai.structured import JSONModePredictions, was_cut
 from llamaindex_workersai.tools import tools_from_llamaindex
 from workersai.catalog import DEFAULT_MAX_TOKENS, SERVICE_MAX_TOKENS, model_card
+from workersai.options import CallOptions
 from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai, tools_of
 from workersai.protocol.values import Delta
 from workersai.tokens import count_tokens, counts_exactly, token_ids
@@ -109,6 +110,12 @@ class WorkersAI(JSONModePredictions, BatchingLLM):
         Without the extra ``tokens`` it is a list as long as the estimate of their number, which is on the safe side.
         """
         return token_ids(text) if counts_exactly() else [0] * count_tokens(text)
+
+    @override
+    def to_payload(self) -> dict[str, Any]:
+        """What callbacks and instrumentation are told of it: its abilities and its settings, without its account."""
+        settings = self.model_dump(include=set(CallOptions.model_fields), exclude_none=True)
+        return {**super().to_payload(), **settings}
 
     @override
     @llm_chat_callback()

@@ -13,10 +13,11 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 # The floors of the transport, from the ground up: a module imports from its own floor or from one below it.
 FLOORS = (
-    {"_version", "catalog", "errors", "settings", "options", "gateway", "headers", "wordpiece"},
+    {"_version", "catalog", "errors", "settings", "options", "gateway", "headers", "wordpiece", "deadline"},
     {"protocol", "pools"},
     {"calls"},
     {"flows"},
+    {"jobs"},
     {"batch", "retrieval"},
     {"tracing", "spans"},
     {"transport", "aio", "loops"},

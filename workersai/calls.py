@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 
 from workersai.catalog import SERVICE_MAX_TOKENS
 from workersai.costs import CostTracker, Meter, trackers_here
+from workersai.deadline import Deadline
 from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import Options, call_options
 from workersai.pacing import Limiter, RateLimit, limiter_of
@@ -40,13 +41,17 @@ class RunOptions(Options, total=False):
 _BESIDE_OPTIONS = [name for name in RunOptions.__annotations__ if name not in Options.__annotations__]
 
 
+Operation = Literal["chat", "text_completion", "embeddings", "rerank"]
+
+
 @dataclass(frozen=True)
 class Call:
     """One call: its request, what the reader of the reply must know, and how often to try.
 
     ``most_tokens`` are bounds of the prompt's and of the answer's tokens. ``in_json`` is the call that follows where
     this one was answered in text, and JSON was asked for: the service is not known to take tools and JSON Mode in one
-    request.
+    request. ``ends`` is the running deadline of a whole that the call is a part of. ``operation`` is None for requests
+    of the Batch API, each of which is many.
     """
 
     request: Request
@@ -58,6 +63,8 @@ class Call:
     limiter: Limiter | None = None
     deadline: float | None = None
     on_retry: OnRetry | None = None
+    ends: Deadline | None = None
+    operation: Operation | None = None
 
     def meter(self) -> Meter:
         """What reports one request of this call to the trackers that it was made inside of."""
@@ -210,6 +217,7 @@ class BaseClient(Generic[ClientT]):
                 None if options.rate_limit is None else self.limiter_of(options.rate_limit),
                 options.deadline,
                 on_retry,
+                operation="chat" if "messages" in fit.body else "text_completion",
             )
 
         if json_mode is None:

@@ -89,7 +89,7 @@ _EMBEDDING_CARDS = (
 )
 EMBEDDING_CATALOG: dict[str, EmbeddingCard] = {card.name: card for card in _EMBEDDING_CARDS}
 
-RERANKER_CATALOG: dict[str, EmbeddingCard] = {DEFAULT_RERANKER: EmbeddingCard(DEFAULT_RERANKER, 512, 0.003)}
+RERANKER_CATALOG: dict[str, EmbeddingCard] = {DEFAULT_RERANKER: EmbeddingCard(DEFAULT_RERANKER, 512, 0.0031)}
 
 
 def priced_card(model: str) -> ModelCard | EmbeddingCard | None:

@@ -179,7 +179,7 @@ class _Exchange(Generic[T]):
         self._pool = pool
         self._on_retry = call.on_retry
         self._flow = traced(call, flow)
-        self._deadline = Deadline(call.deadline)
+        self._deadline = call.ends or Deadline(call.deadline)
         self._unbounded = call.deadline is None
         self._response: httpx.Response | None = None
         self._pieces: Iterator[bytes]

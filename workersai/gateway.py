@@ -34,7 +34,8 @@ class Gateway:
         skip_cache: True: neither is the reply taken from the cache, nor is it kept.
         cache_key: Calls of the same key get the same answer, whatever they ask; by default, equal requests do. A
             stream and a call in JSON Mode send ``KEY.stream`` and ``KEY.json``, since a reply comes from the cache
-            in the form in which it was kept.
+            in the form in which it was kept. Embeddings and reranking send the key with a digest of the request: the
+            vectors of other texts are no use.
         metadata: What the gateway's log has of the call: at most 5 strings, numbers or booleans.
         request_timeout: Seconds until the first piece of the reply must have come from the model.
         max_attempts: How often the gateway tries, 1 to 5. The retries of this package come on top: a call may be
@@ -77,7 +78,8 @@ class Gateway:
 
     def as_dict(self) -> dict[str, Any]:
         """What was given, as JSON can hold it; ``Gateway(**gateway.as_dict())`` is equal to it."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, False, {})}
+        unset = {"skip_cache": False, "metadata": {}}
+        return {name: value for name, value in asdict(self).items() if value != unset.get(name)}
 
     def past_its_cache(self) -> Gateway:
         """The same gateway for requests that no cache may answer, and that only this package tries again."""

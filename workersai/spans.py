@@ -8,28 +8,24 @@ from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
-from workersai.calls import Call
+from workersai.calls import Call, Operation
 from workersai.protocol.embeddings import Embeddings
 from workersai.protocol.request import json_text
 from workersai.protocol.values import Completion, Usage
 
 Attributes = dict[str, "str | bool | int | float | Sequence[str]"]
 
+GATEWAY_HEADER = "cf-aig-gateway-id"
+
 PROVIDER = "cloudflare.workers_ai"
 """The conventions list no name for it."""
 
-# The forms of a request, by the field that only they have; those of the Batch API have none of these.
-_OPERATIONS = {"messages": "chat", "prompt": "text_completion", "text": "embeddings", "contexts": "rerank"}
 _SETTINGS = ("temperature", "top_p", "top_k", "seed", "max_tokens", "frequency_penalty", "presence_penalty")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
-def asked_of(call: Call) -> Attributes | None:
-    """What the request of a call says; None for one that is of the Batch API."""
-    body = _body_of(call)
-    operation = next((name for field, name in _OPERATIONS.items() if field in body), None)
-    if operation is None:
-        return None
+def asked_of(call: Call, operation: Operation) -> Attributes:
+    """What the request of a call says, its words aside."""
     url = urlsplit(call.request.url)
     found: Attributes = {
         "gen_ai.operation.name": operation,
@@ -38,22 +34,25 @@ def asked_of(call: Call) -> Attributes | None:
         "server.address": url.hostname or "",
         "server.port": url.port or _DEFAULT_PORTS[url.scheme],
     }
-    found |= {f"gen_ai.request.{name}": body[name] for name in _SETTINGS if name in body}
+    if operation in ("chat", "text_completion"):
+        found |= _settings_of(call)
+    names = {"workersai.session_affinity": "x-session-affinity", "workersai.gateway": GATEWAY_HEADER}
+    headers = call.request.headers
+    return found | {name: headers[header] for name, header in names.items() if header in headers}
+
+
+def _settings_of(call: Call) -> Attributes:
+    body = _body_of(call)
+    found: Attributes = {f"gen_ai.request.{name}": body[name] for name in _SETTINGS if name in body}
     if call.asked.stop:
         found["gen_ai.request.stop_sequences"] = list(call.asked.stop)
     if body.get("stream"):
         found["gen_ai.request.stream"] = True
-    if operation in ("chat", "text_completion"):
-        in_json = "response_format" in body or call.in_json is not None
-        found["gen_ai.output.type"] = "json" if in_json else "text"
-    headers = call.request.headers
-    for name, header in (("gen_ai.conversation.id", "x-session-affinity"), ("workersai.gateway", "cf-aig-gateway-id")):
-        if header in headers:
-            found[name] = headers[header]
-    return found
+    in_json = "response_format" in body or call.in_json is not None
+    return {**found, "gen_ai.output.type": "json" if in_json else "text"}
 
 
-def usage_of(found: Any) -> Attributes:
+def answer_of(found: Any) -> Attributes:
     """What an answer of any kind says of itself, its words aside."""
     told: Attributes = {}
     usage: Usage | None = getattr(found, "usage", None)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workersai._version import __version__
 from workersai.calls import Call
 from workersai.errors import ConfigurationError, WorkersAIError
-from workersai.flows import Emit, Flow, Send, Step, Wait
+from workersai.flows import Emit, Flow, Send, Step, Turn, Wait
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.values import Completion
-from workersai.spans import Attributes, asked_of, content_of, usage_of, written_of
+from workersai.spans import GATEWAY_HEADER, Attributes, answer_of, asked_of, content_of, written_of
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, MeterProvider
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-_NOT_CAPTURED = ("", "false", "no_content")  # "span_only", "event_only" and their kind ask for it
+# The conventions' own buckets.
+_SECONDS = [0.01 * 2**power for power in range(14)]
+_TOKENS = [4**power for power in range(14)]
+_CAPTURED = ("true", "span_only", "span_and_event")  # "event_only" asks for it where spans do not have it
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,22 @@ def instrument(
             "Tracing needs opentelemetry-api, which is not installed: pip install 'workersai[otel]'"
         ) from error
     if capture_content is None:
-        capture_content = os.environ.get(_CAPTURE, "").strip().lower() not in _NOT_CAPTURED
+        capture_content = os.environ.get(_CAPTURE, "").strip().lower() in _CAPTURED
     meter = metrics.get_meter("workersai", __version__, meter_provider)
     _tracing = _Tracing(
         trace.get_tracer("workersai", __version__, tracer_provider),
-        meter.create_histogram("gen_ai.client.operation.duration", "s", "Seconds that a call took."),
-        meter.create_histogram("gen_ai.client.token.usage", "{token}", "Tokens of a prompt, or of an answer."),
+        meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            "s",
+            "Seconds that a call took.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        ),
+        meter.create_histogram(
+            "gen_ai.client.token.usage",
+            "{token}",
+            "Tokens of a prompt, or of an answer.",
+            explicit_bucket_boundaries_advisory=_TOKENS,
+        ),
         capture_content,
     )
 
@@ -97,10 +110,9 @@ def uninstrument() -> None:
 
 def traced(call: Call, flow: Flow[T]) -> Flow[T]:
     """The flow of a call; inside of a span, where that was asked for."""
-    if _tracing is None:
+    if _tracing is None or call.operation is None:
         return flow
-    asked = asked_of(call)
-    return flow if asked is None else _Observed(_tracing, call, asked).flow(flow)
+    return _Observed(_tracing, call, asked_of(call, call.operation)).flow(flow)
 
 
 class _Observed:
@@ -111,6 +123,7 @@ class _Observed:
         self._call = call
         self._asked = asked
         self._retries = 0
+        self._turns = 0.0  # seconds that a rate limit took
         self._first_piece: float | None = None
         self._completion: Any = None
 
@@ -122,24 +135,25 @@ class _Observed:
             step = next(flow)
             while True:
                 self._see(span, step, begun)
+                asked_at = time.perf_counter()
                 try:
-                    outcome = yield step
+                    outcome = yield _linked(span, step) if isinstance(step, Send) else step
                 except WorkersAIError as failure:
                     step = flow.throw(failure)
                     continue
                 if isinstance(step, Send):
                     _see_head(span, outcome)
+                elif isinstance(step, Turn):
+                    self._turns += time.perf_counter() - asked_at
                 step = flow.send(outcome)
         except StopIteration as end:
             value: T = end.value
             if value is not None:  # a stream has handed its answer over
                 self._completion = value
             return value
-        except WorkersAIError as failure:
+        except BaseException as failure:
             error = failure
-            raise
-        except GeneratorExit as left:  # the reader of a stream has gone, a task was cancelled, Ctrl-C
-            error = left
+            self._completion = getattr(failure, "partial", None)
             raise
         finally:
             flow.close()
@@ -163,32 +177,35 @@ class _Observed:
             told: Attributes = {"workersai.retry.wait": step.retry.wait, "error.type": type(failure).__name__}
             span.add_event("workersai.retry", {**told, **self._words_of(failure)})
 
-    def _words_of(self, error: WorkersAIError) -> Attributes:
-        words = {"exception.message": error.message} if self._tracing.content else {}
-        return {**words, **({} if error.code is None else {"workersai.error.code": error.code})}
+    def _words_of(self, error: BaseException) -> Attributes:
+        words = {"exception.message": str(error)} if self._tracing.content else {}
+        code = getattr(error, "code", None)
+        return {**words, **({} if code is None else {"workersai.error.code": code})}
 
     def _end(self, span: Span, seconds: float, error: BaseException | None) -> None:
         found = self._completion
         if self._retries:
             span.set_attribute("workersai.retries", self._retries)
+        if self._turns:
+            span.set_attribute("workersai.rate_limit.wait", self._turns)
         if self._first_piece is not None:
             span.set_attribute("gen_ai.response.time_to_first_chunk", self._first_piece)
-        span.set_attributes(usage_of(found))
+        span.set_attributes(answer_of(found))
         if isinstance(found, Completion) and self._tracing.content:
             span.set_attributes(written_of(found))
-        if isinstance(error, WorkersAIError):
-            self._tell_error(span, error)
-        elif error is not None:
+        if isinstance(error, GeneratorExit):  # the reader of a stream has gone, a task was cancelled, Ctrl-C
             span.set_attribute("workersai.left", True)  # noqa: FBT003 - its value
+        elif error is not None:
+            self._tell_error(span, error)
         self._measure(found, seconds, error)
         span.end()
 
-    def _tell_error(self, span: Span, error: WorkersAIError) -> None:
+    def _tell_error(self, span: Span, error: BaseException) -> None:
         from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415
 
         kind = type(error).__name__
         span.set_attributes({"error.type": kind, **self._words_of(error)})
-        span.set_status(Status(StatusCode.ERROR, error.message if self._tracing.content else kind))
+        span.set_status(Status(StatusCode.ERROR, str(error) if self._tracing.content else kind))
 
     def _measure(self, found: Any, seconds: float, error: BaseException | None) -> None:
         names = (
@@ -199,7 +216,7 @@ class _Observed:
             "server.port",
         )
         by = {name: self._asked[name] for name in names if name in self._asked}
-        failed = {"error.type": type(error).__name__} if isinstance(error, WorkersAIError) else {}
+        failed = {} if error is None or isinstance(error, GeneratorExit) else {"error.type": type(error).__name__}
         self._tracing.seconds.record(seconds, {**by, **failed})
         usage = getattr(found, "usage", None)
         if usage is not None:
@@ -212,3 +229,15 @@ def _see_head(span: Span, head: ReplyHead) -> None:
     span.set_attribute("http.response.status_code", head.status)
     if head.request_id is not None:
         span.set_attribute("gen_ai.response.id", head.request_id)
+
+
+def _linked(span: Span, step: Send) -> Send:
+    """The request; an AI Gateway is told of the span, so that its own are below it (Cloudflare: AI Gateway, OTEL)."""
+    headers, within = step.request.headers, span.get_span_context()
+    if GATEWAY_HEADER not in headers or not within.is_valid:
+        return step
+    ids = {
+        "cf-aig-otel-trace-id": f"{within.trace_id:032x}",
+        "cf-aig-otel-parent-span-id": f"{within.span_id:016x}",
+    }
+    return Send(replace(step.request, headers={**headers, **ids}))

@@ -105,6 +105,19 @@ def test_a_bound_model_is_langchains_binding_to_everything_else(serve: Serve) ->
 
 
 @FACES
+def test_a_configuration_before_the_binding_keeps_what_is_bound(serve: Serve, face: str) -> None:
+    server, seen = serve(script), Seen()
+    for llm in (
+        model(server).with_config(tags=["mine"]).bind(max_tokens=5),
+        model(server).bind(max_tokens=5).with_config({"tags": ["mine"]}),
+    ):
+        (answer,) = batch_api(llm, face, ["a"], {"callbacks": [seen]})
+        assert answer.text == "<a>"
+    assert [record.body["max_tokens"] for record in server.requests] == [5, 5]
+    assert [tags for kind, _, tags in (each for each in seen.seen if each[0] == "start")] == [["mine"]] * 2
+
+
+@FACES
 def test_a_job_goes_on_from_its_journal(serve: Serve, tmp_path: Path, face: str) -> None:
     server = serve(script)
     llm = model(server)
@@ -128,8 +141,10 @@ def test_an_input_that_cannot_be_sent_is_told_with_its_row(serve: Serve, face: s
 class Seen(BaseCallbackHandler):
     def __init__(self) -> None:
         self.seen: list[Any] = []
+        self.told: list[dict[str, Any]] = []
 
     def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self.told.append(kwargs)
         self.seen.append(("start", messages[0][0].content, kwargs["tags"]))
 
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -149,6 +164,27 @@ def test_callbacks_see_each_input(serve: Serve, face: str) -> None:
     assert sorted(seen.seen[2:]) == [("end", "<a>"), ("error", "BadRequestError")]
     (told,) = usage.usage_metadata.values()
     assert told["total_tokens"] == 6
+
+
+@FACES
+def test_callbacks_see_the_error_that_a_job_breaks_off_with(serve: Serve, face: str) -> None:
+    seen = Seen()
+    llm = model(serve(lambda _: Refusal(10000, "Authentication error")))
+    with pytest.raises(errors.AuthenticationError):
+        batch_api(llm, face, ["a", "b"], {"callbacks": [seen]})
+    assert seen.seen[2:] == [("error", "AuthenticationError")] * 2
+
+
+@FACES
+def test_a_tracer_is_told_the_same_of_an_input_and_of_a_call(serve: Serve, face: str) -> None:
+    seen = Seen()
+    llm = model(serve(script), temperature=0.2, stop=["A"])
+    batch_api(llm, face, ["a"], {"callbacks": [seen]})
+    llm.invoke("a", {"callbacks": [seen]})
+    batched, single = seen.told
+    assert batched["metadata"] == single["metadata"]
+    assert batched["invocation_params"] == {**batched["invocation_params"], **single["invocation_params"]}
+    assert single["invocation_params"]["stop"] == ["A"]
 
 
 def test_langchains_own_batch_stays_concurrent_calls(serve: Serve) -> None:

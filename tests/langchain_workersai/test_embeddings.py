@@ -7,8 +7,11 @@ import pickle
 from typing import Any
 
 import pytest
+from langchain_classic.embeddings import CacheBackedEmbeddings
+from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_core import exceptions as langchain
 from langchain_core.documents import Document
+from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
@@ -51,6 +54,10 @@ def test_a_corpus_comes_vector_by_vector(lengths: LocalServer) -> None:
     texts = ["x" * number for number in range(1, 121)]
     corpus = embeddings.embed_corpus(iter(texts), mode="batch", poll_interval=0.01)
     assert lengths_of(list(corpus)) == list(range(1, 121))
+    wrong: Any = {"mode": "nope"}
+    for method in (embeddings.embed_corpus, embeddings.aembed_corpus):
+        with pytest.raises(errors.BadRequestError, match="mode"):
+            method(texts, **wrong)
 
     async def main() -> list[list[float]]:
         return [vector async for vector in embeddings.aembed_corpus(texts)]
@@ -113,6 +120,28 @@ def test_the_reranker_keeps_all_on_request_and_none_of_none(lengths: LocalServer
     assert {document.page_content for document in found} == {"aaaa", "b", "cc"}
     assert next(document for document in found if document.page_content == "aaaa").metadata["page"] == 1
     assert list(rerank.compress_documents([], "q")) == []
+
+
+def test_langchains_compressing_retriever_takes_both(minilm: LocalServer) -> None:
+    texts = ["The boat house opens at nine.", "Dogs are welcome on deck.", "The last ferry leaves at six."]
+    store = InMemoryVectorStore.from_texts(texts, WorkersAIEmbeddings(**connection(minilm)))
+    retriever = ContextualCompressionRetriever(
+        base_compressor=WorkersAIRerank(top_n=1, **connection(minilm)), base_retriever=store.as_retriever()
+    )
+    question = "When does the last boat go?"
+    for (found,) in (retriever.invoke(question), asyncio.run(retriever.ainvoke(question))):
+        assert found.page_content == texts[2]
+        assert 0 < found.metadata["relevance_score"] <= 1
+
+
+def test_langchains_cache_of_vectors_takes_it(lengths: LocalServer) -> None:
+    embeddings = WorkersAIEmbeddings(**connection(lengths))
+    cached = CacheBackedEmbeddings.from_bytes_store(
+        embeddings, InMemoryByteStore(), namespace=embeddings.model, key_encoder="sha256"
+    )
+    for _ in range(2):
+        assert lengths_of(cached.embed_documents(["a", "bb"])) == [1, 2]
+    assert len(lengths.requests) == 1
 
 
 def test_the_rerankers_errors_are_langchains_too(lengths: LocalServer) -> None:

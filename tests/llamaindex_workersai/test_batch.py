@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
+from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events.llm import LLMChatEndEvent, LLMChatStartEvent
+from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.base import BaseEvent
+from llama_index_instrumentation.events.span import SpanDropEvent
 
 from llamaindex_workersai import WorkersAI
 from tests.support import Serve, connection
@@ -66,3 +75,91 @@ def test_answers_come_as_they_are_ready(serve: Serve) -> None:
     for found in (dict(llm.batch_api_as_completed(["a", "bad"], **QUICK)), asyncio.run(collected())):
         assert isinstance(found[0], CompletionResponse)
         assert isinstance(found[1], errors.BadRequestError)
+
+
+class Recorder(BaseEventHandler):
+    seen: list[BaseEvent]
+
+    def handle(self, event: BaseEvent, **_: Any) -> None:
+        self.seen.append(event)
+
+
+@pytest.fixture
+def events() -> Iterator[list[BaseEvent]]:
+    recorder = Recorder(seen=[])
+    root = get_dispatcher()
+    root.add_event_handler(recorder)
+    yield recorder.seen
+    root.event_handlers.remove(recorder)
+
+
+@FACES
+@pytest.mark.parametrize("mode", ["batch", "calls"])
+def test_callbacks_and_instrumentation_are_told_of_each_input(
+    serve: Serve, events: list[BaseEvent], face: str, mode: str
+) -> None:
+    counter = TokenCountingHandler(tokenizer=str.split)
+    llm = WorkersAI(**connection(serve(script)), callback_manager=CallbackManager([counter]), temperature=0.2)
+    batch_api(llm, face, ["a", [ChatMessage("b")], "bad"], mode=mode, return_exceptions=True, seed=3)
+    assert sorted(event.class_name() for event in events) == [
+        "LLMChatEndEvent",
+        "LLMChatStartEvent",
+        "LLMCompletionEndEvent",
+        "LLMCompletionStartEvent",
+        "LLMCompletionStartEvent",
+        "SpanDropEvent",
+    ]
+    (started,) = [event for event in events if isinstance(event, LLMChatStartEvent)]
+    (ended,) = [event for event in events if isinstance(event, LLMChatEndEvent)]
+    assert (started.messages, started.additional_kwargs) == ([ChatMessage("b")], {"seed": 3, "rate_limit": None})
+    assert ended.span_id == started.span_id
+    assert started.model_dict == llm.to_payload()
+    assert started.model_dict["temperature"] == 0.2
+    assert ended.response is not None
+    assert (ended.messages, ended.response.message.content) == ([ChatMessage("b")], "<b>")
+    assert len(counter.llm_token_counts) == 3
+    assert counter.total_llm_token_count > 0
+
+
+@FACES
+def test_each_input_has_a_span_as_a_call_has(serve: Serve, face: str) -> None:
+    spans, root = SimpleSpanHandler(), get_dispatcher()
+    root.add_span_handler(spans)
+    try:
+        llm = WorkersAI(**connection(serve(script)))
+        batch_api(llm, face, ["a", [ChatMessage("b")], "bad"], return_exceptions=True)
+        called = [llm.complete("a"), llm.chat([ChatMessage("b")])]
+    finally:
+        root.span_handlers.remove(spans)
+    assert len(called) == 2
+    names = sorted(span.id_.partition("-")[0] for span in spans.completed_spans)
+    assert names == ["WorkersAI.chat"] * 2 + ["WorkersAI.complete"] * 2
+    assert [span.id_.partition("-")[0] for span in spans.dropped_spans] == ["WorkersAI.complete"]
+    assert spans.open_spans == {}
+
+
+@FACES
+def test_inputs_of_a_job_that_breaks_off_are_told_its_error(serve: Serve, events: list[BaseEvent], face: str) -> None:
+    llm = WorkersAI(**connection(serve(lambda _: Refusal(10000, "Authentication error"))))
+    with pytest.raises(errors.AuthenticationError) as caught:
+        batch_api(llm, face, ["a", "b"], mode="batch")
+    assert [event.err_str for event in events if isinstance(event, SpanDropEvent)] == [str(caught.value)] * 2
+
+
+class Conversation(list[ChatMessage]):
+    """One that can be asked whether it is still held."""
+
+
+def test_no_input_is_held_where_nobody_listens(serve: Serve) -> None:
+    given: list[weakref.ref[Conversation]] = []
+
+    def inputs() -> Iterator[Conversation]:
+        for number in range(20):
+            conversation = Conversation([ChatMessage(f"{number}")])
+            given.append(weakref.ref(conversation))
+            yield conversation
+            del conversation
+
+    llm = WorkersAI(**connection(serve(script)))
+    next(iter(llm.batch_api_as_completed(inputs(), mode="batch", **QUICK)))
+    assert [held() for held in given] == [None] * 20

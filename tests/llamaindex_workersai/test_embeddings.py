@@ -39,11 +39,40 @@ def test_texts_and_queries_have_vectors(lengths: LocalServer) -> None:
     assert max(len(record.body["text"]) for record in lengths.requests) == 100
 
 
+@pytest.mark.parametrize(("workers", "begun_before_the_first_end"), [(None, 1), (2, 2)])
+def test_batches_of_async_calls_come_one_after_the_other_or_as_many_at_once_as_workers(
+    lengths: LocalServer, workers: int | None, begun_before_the_first_end: int
+) -> None:
+    debug = LlamaDebugHandler(print_trace_on_end=False)
+    model = WorkersAIEmbedding(
+        **connection(lengths), embed_batch_size=30, num_workers=workers, callback_manager=CallbackManager([debug])
+    )
+    texts = ["x" * number for number in range(1, 151)]
+    assert lengths_of(asyncio.run(model.aget_text_embedding_batch(texts))) == list(range(1, 151))
+    told = [event.id_ for event in debug.get_events(CBEventType.EMBEDDING)]
+    assert len(told) == 10
+    begun = next(number for number in range(10) if told[number] in told[:number])
+    assert begun == begun_before_the_first_end
+
+
 def test_the_model_has_llamaindexs_name_as_well(lengths: LocalServer) -> None:
     named = WorkersAIEmbedding(model_name="@cf/baai/bge-small-en-v1.5", **connection(lengths))
     assert named.model == named.model_name == "@cf/baai/bge-small-en-v1.5"
     assert WorkersAIEmbedding(**connection(lengths)).model_name == BASE
     assert WorkersAIEmbedding.class_name() == "WorkersAIEmbedding"
+
+
+def test_both_names_go_on_meaning_the_same(lengths: LocalServer) -> None:
+    small, large = "@cf/baai/bge-small-en-v1.5", "@cf/baai/bge-large-en-v1.5"
+    model = WorkersAIEmbedding(**connection(lengths))
+    model.model = small
+    assert (model.model_name, len(model.get_text_embedding("a"))) == (small, 384)
+    model.model_name = large
+    assert (model.model, len(model.get_text_embedding("a"))) == (large, 1024)
+    for update in ({"model": small}, {"model_name": small}):
+        copy = model.model_copy(update=update)
+        assert copy.model == copy.model_name == small
+    assert model.model == model.model_name == large
 
 
 def test_an_instruction_stands_before_queries_alone(lengths: LocalServer) -> None:
@@ -73,6 +102,10 @@ def test_a_corpus_comes_vector_by_vector(lengths: LocalServer) -> None:
     model = WorkersAIEmbedding(**connection(lengths))
     texts = ["x" * number for number in range(1, 121)]
     assert lengths_of(list(model.embed_corpus(iter(texts), mode="batch", poll_interval=0.01))) == list(range(1, 121))
+    wrong: Any = {"mode": "nope"}
+    for method in (model.embed_corpus, model.aembed_corpus):
+        with pytest.raises(errors.BadRequestError, match="mode"):
+            method(texts, **wrong)
 
     async def main() -> list[list[float]]:
         return [vector async for vector in model.aembed_corpus(texts)]

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from llamaindex_workersai import WorkersAI
 from tests.llamaindex_workersai.face import Face
 from tests.support import Serve, connection
-from workersai import count_tokens, errors
+from workersai import RateLimit, count_tokens, errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, GenerationRequest, Usage
 from workersai.local.scripted import Answer, Refusal
@@ -192,6 +192,17 @@ def test_instrumentation_sees_what_it_sees_of_llamaindexs_own(
     events.clear()
     face.pieces(llm, method, given)
     assert events == [f"{name}StartEvent", *[f"{name}InProgressEvent"] * 4, f"{name}EndEvent"]
+
+
+def test_instrumentation_is_told_the_settings_and_neither_account_nor_token() -> None:
+    llm = WorkersAI(account_id="acc", api_token="very-secret", temperature=0.2, rate_limit=RateLimit(5))
+    assert llm.to_payload() == {
+        "class_name": "WorkersAI",
+        **llm.metadata.model_dump(),
+        "model": llm.model,
+        "temperature": 0.2,
+        "rate_limit": {"calls": 5, "seconds": 60.0, "name": None},
+    }
 
 
 @WAYS

@@ -152,6 +152,8 @@ def test_it_is_a_value() -> None:
     assert pickle.loads(pickle.dumps(WHOLE)) == WHOLE  # noqa: S301 - our own
     assert Gateway(**json.loads(json.dumps(WHOLE.as_dict()))) == WHOLE
     assert Gateway("g").as_dict() == {"id": "g"}
+    at_once = Gateway("g", retry_delay=0)
+    assert Gateway(**at_once.as_dict()) == at_once
     assert len({Gateway("g"), Gateway("g"), WHOLE}) == 2
     options = CallOptions(gateway=WHOLE)
     assert CallOptions.model_validate_json(options.model_dump_json()) == options

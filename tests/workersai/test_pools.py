@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any, Literal
 
 import httpx
@@ -129,6 +130,8 @@ def test_another_word_is_refused() -> None:
 def test_a_task_that_is_cancelled_at_any_moment_gives_its_connection_back(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, pool: str, *, streamed: bool, warm: bool
 ) -> None:
+    if pool != "aiohttp" and tuple(map(int, version("anyio").split(".")[:2])) < (4, 16):
+        pytest.skip("anyio before 4.16 leaves a connection open when a task is cancelled while it connects")
     server = serve(lambda _: Answer(pieces=["It ", "is ", "sunny."]))
     monkeypatch.setattr(pools, "LIMITS", ONE)  # so that a lost one is missed
 

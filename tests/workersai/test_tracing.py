@@ -21,8 +21,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
 import workersai
-from tests.support import Driver, Serve, connection
-from workersai import AsyncClient, Client, Message, ToolCall, errors
+from tests.support import Driver, Serve, ServeLengths, connection
+from workersai import AsyncClient, Client, Message, RateLimit, ToolCall, errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool
 from workersai.local.engine import Usage as ToldUsage
@@ -225,7 +225,15 @@ def test_what_was_said_is_told_by_the_conventions_on_request(serve: Serve, colle
 def test_the_usual_variable_asks_for_what_was_said(
     serve: Serve, collected: Collected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for value, asks in (("true", True), ("span_only", True), ("false", False), ("no_content", False)):
+    asked = {
+        "true": True,
+        "span_only": True,
+        "span_and_event": True,
+        "event_only": False,
+        "no_content": False,
+        "": False,
+    }
+    for value, asks in asked.items():
         monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", value)
         collected.instrument()
         collected.exporter.clear()
@@ -292,8 +300,18 @@ def test_vectors_and_scores_have_spans(lengths: LocalServer, collected: Collecte
     told = [dict(span.attributes or {}) for span in vectors]
     assert {span.name for span in vectors} == {"embeddings @cf/baai/bge-base-en-v1.5"}
     assert [each["gen_ai.embeddings.dimension.count"] for each in told] == [768, 768]
+    assert sum(each["gen_ai.usage.input_tokens"] for each in told) == 150 * 3  # type: ignore[misc]
     assert scores.name == "rerank @cf/baai/bge-reranker-base"
     assert {span.parent and span.parent.span_id for span in collected.spans()} == {parent.get_span_context().span_id}
+
+
+def test_what_failed_in_a_batch_of_texts_has_the_spans_of_its_calls(
+    serve_lengths: ServeLengths, collected: Collected
+) -> None:
+    lengths = serve_lengths("item:3040")
+    with Client(**connection(lengths)) as client:
+        assert len(list(client.embed_corpus(["a"] * 250, mode="batch", poll_interval=0.01))) == 250
+    assert [span.name for span in collected.spans()] == ["embeddings @cf/baai/bge-base-en-v1.5"] * 3
 
 
 def test_a_cancelled_call_ends_its_span(collected: Collected) -> None:
@@ -310,6 +328,32 @@ def test_a_cancelled_call_ends_its_span(collected: Collected) -> None:
     with LocalServer([Answer("late", hold={0: gate})]) as server:
         asyncio.run(main(server))
     assert collected.one()["workersai.left"] is True
+
+
+def test_a_gateway_is_told_of_the_span(driver: Driver, serve: Serve, collected: Collected) -> None:
+    server = serve(lambda _: "Hi!")
+    driver.run(connection(server), "hi", gateway="gw")
+    driver.run(connection(server), "hi")
+    within = collected.spans()[0].get_span_context()
+    assert within is not None
+    told, not_told = (record.headers for record in server.requests)
+    assert int(told["cf-aig-otel-trace-id"], 16) == within.trace_id
+    assert int(told["cf-aig-otel-parent-span-id"], 16) == within.span_id
+    assert "cf-aig-otel-trace-id" not in not_told
+    assert dict(collected.spans()[0].attributes or {})["workersai.gateway"] == "gw"
+
+
+def test_a_stream_that_breaks_off_tells_what_was_paid_for(driver: Driver, collected: Collected) -> None:
+    collected.instrument(capture_content=True)
+    with LocalServer("One two three", faults=["cut:200"]) as server, pytest.raises(errors.StreamInterruptedError):
+        driver.stream(connection(server), "hi", max_retries=0)
+    (written,) = json.loads(collected.one()["gen_ai.output.messages"])
+    assert written["parts"][0]["content"].startswith("One")
+
+
+def test_the_wait_for_a_rate_limit_is_told(driver: Driver, serve: Serve, collected: Collected) -> None:
+    driver.run(connection(serve("Hi!")), "hi", rate_limit=RateLimit(1000, 1, name="traced"))
+    assert collected.one()["workersai.rate_limit.wait"] > 0
 
 
 def test_metrics_count_seconds_and_tokens(serve: Serve, collected: Collected) -> None:

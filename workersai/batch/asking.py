@@ -58,6 +58,14 @@ class BatchOptions(RunOptions, total=False):
     """Whatever a new journal is to keep with the job, as JSON can hold it; see :func:`~workersai.batch.notes_of`."""
 
 
+_OF_THE_JOB = frozenset(BatchOptions.__annotations__) - frozenset(RunOptions.__annotations__)
+
+
+def without_the_jobs(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a job's calls: all but those that say how the job is to be done."""
+    return {name: value for name, value in options.items() if name not in _OF_THE_JOB}
+
+
 _SOURCES: dict[bool, tuple[type, ...]] = {False: (Iterable,), True: (Iterable, AsyncIterable)}
 _WAYS = {each.name for each in fields(Plan)}
 

@@ -1,6 +1,6 @@
 """A job, written once: a generator that says what to begin and what to wait for, and keeps the journal.
 
-It knows no thread and no event loop; ``threads.py`` and ``tasks.py`` drive it. What is known of a row is in the journal
+It knows no thread and no event loop; ``workersai/jobs`` drives it. What is known of a row is in the journal
 before anything further is done with it.
 """
 
@@ -18,12 +18,12 @@ from workersai.batch.opening import Opening
 from workersai.batch.plan import Asker, Plan
 from workersai.batch.results import request_of_row, result_of_row
 from workersai.batch.settling import Books, is_fatal
-from workersai.batch.steps import Begin, Ended, Hand, JobFlow, Leave, Next, NotSentError, Work
 from workersai.batch.tables import Row
 from workersai.batch.underway import Batches
 from workersai.batch.values import BatchResult, Progress
 from workersai.errors import BudgetExceededError, WorkersAIError
 from workersai.flows import run
+from workersai.jobs.steps import Begin, Ended, Hand, JobFlow, Leave, Next, NotSentError, Work
 from workersai.protocol.values import Completion
 
 _CHUNK = 500  # results that are read, or rows that are looked up, in one go

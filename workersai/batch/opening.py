@@ -11,9 +11,9 @@ from workersai.batch.journal import Journal
 from workersai.batch.plan import Asker, Plan
 from workersai.batch.reading import Reader
 from workersai.batch.records import SHAPING, options_to_json
-from workersai.batch.steps import JobFlow, Take, Work
 from workersai.batch.values import Progress
 from workersai.errors import ConfigurationError, JournalError
+from workersai.jobs.steps import JobFlow, Take, Work
 
 logger = logging.getLogger("workersai")
 

@@ -130,7 +130,7 @@ class Asker:
     @cached_property
     def carrier(self) -> Call:
         """A call that has the job's own ways, for requests that are none of a row's."""
-        return replace(self.prepare("-", self._options({})), trackers=(), in_json=None)
+        return replace(self.prepare("-", self._options({})), trackers=(), in_json=None, operation=None)
 
     def call(self, request: BatchRequest) -> Call:
         """A row as a single call.

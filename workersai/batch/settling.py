@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from workersai.batch.journal import Journal
-from workersai.batch.parts import Told
 from workersai.batch.plan import Asker
 from workersai.batch.results import (
     outcome_to_journal,
@@ -29,6 +28,7 @@ from workersai.errors import (
     QuotaExceededError,
     WorkersAIError,
 )
+from workersai.jobs.parts import Told
 from workersai.protocol.batch import bytes_of, item_of, outcome_of, placed, room
 from workersai.protocol.reply import Asked
 from workersai.protocol.values import Completion, Usage

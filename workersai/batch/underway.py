@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from workersai.batch.parts import Told, Unclear, poll, submission
 from workersai.batch.plan import Plan
 from workersai.batch.settling import Books, Part, is_fatal
-from workersai.batch.steps import Begin, Ended, JobStep, NotSentError, Work
 from workersai.batch.values import BatchResult
 from workersai.errors import BadRequestError, ServerError, WorkersAIError
+from workersai.jobs.parts import Told, Unclear, poll, submission
+from workersai.jobs.steps import Begin, Ended, JobStep, NotSentError, Work
 from workersai.retries import backoff
 
 logger = logging.getLogger("workersai")

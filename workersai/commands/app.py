@@ -31,6 +31,10 @@ System = Annotated[
     str | None, typer.Option("--system", metavar="TEXT", help="What the model is told before the first question.")
 ]
 
+Through = Annotated[
+    str | None, typer.Option("--gateway", metavar="ID", help="The AI Gateway of the account that calls go through.")
+]
+
 
 class Commands(TyperGroup):
     """The group of all commands, which tells how a command failed: on stderr, without a traceback."""

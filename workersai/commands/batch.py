@@ -10,7 +10,7 @@ import typer
 
 from workersai.batch import notes_of, progress_of, results_of
 from workersai.catalog import DEFAULT_MODEL
-from workersai.commands.app import CALLS, Model, System, app
+from workersai.commands.app import CALLS, Model, System, Through, app
 from workersai.commands.estimate import estimate
 from workersai.commands.inputs import json_of
 from workersai.commands.prompts import Prompts, answers
@@ -94,6 +94,7 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         ),
     ] = False,
     budget: BudgetOption = None,
+    gateway: Through = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and count all rows, and send none.", rich_help_panel=_MONEY)
     ] = False,
@@ -121,7 +122,12 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         schema=None if schema is None else _schema_of(schema),
     )
     options = _given(
-        model=model, max_tokens=max_tokens, temperature=temperature, seed=seed, response_format=asked.schema
+        model=model,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        response_format=asked.schema,
+        gateway=gateway,
     )
     source = Table(table)
     if dry_run:
@@ -155,9 +161,10 @@ def resume(
     concurrency: ConcurrencyOption = 32,
     rate: RateOption = 300,
     budget: BudgetOption = None,
+    gateway: Through = None,
 ) -> None:
     """Go on with a job that was stopped, or killed."""
-    run_job(journal, None, {"retry_failed": retry_failed}, Limits(concurrency, rate, budget))
+    run_job(journal, None, {"retry_failed": retry_failed, **_given(gateway=gateway)}, Limits(concurrency, rate, budget))
     _write(journal, output)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from workersai.catalog import DEFAULT_MODEL, model_card
 from workersai.client import Client
-from workersai.commands.app import CALLS, Model, System, app
+from workersai.commands.app import CALLS, Model, System, Through, app
 from workersai.commands.inputs import is_typed, json_of, lines_of_standard_input
 from workersai.commands.output import complain, note, write
 from workersai.costs import CostTracker
@@ -43,6 +43,7 @@ def chat(
     max_tokens: Annotated[
         int | None, typer.Option(help="Most tokens of an answer; by default what is left of the window, up to 4,096.")
     ] = None,
+    gateway: Through = None,
 ) -> None:
     """Chat with a model: it answers as it writes, and knows what was said before.
 
@@ -62,6 +63,8 @@ def chat(
         max_tokens=max_tokens,
         # Where the window is not known, nothing can be trimmed.
         on_overflow="trim" if model_card(model) else None,
+        gateway=gateway,
+        session_affinity="auto",  # what was said before is in the cache of one instance
     )
     with client, CostTracker() as cost:
         conversation = _Conversation(client, system, response_format)

@@ -48,7 +48,7 @@ def _row(card: ModelCard) -> _Row:
 
 def _vector_row(card: EmbeddingCard) -> _Row:
     vector = f"{card.dimensions:,}" if card.dimensions else "a score"
-    read = (f"{card.max_tokens:,}", f"{card.input_price:.3f}")
+    read = (f"{card.max_tokens:,}", f"{card.input_price:.4f}")
     return (card.name, *read, vector, _yes(card.pooling), _yes(card.async_batch))
 
 

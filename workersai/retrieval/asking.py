@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 from workersai.calls import BaseClient, Call
 from workersai.catalog import MOST_TEXTS, RERANKER_CATALOG, EmbeddingCard, embedding_card
 from workersai.costs import CostTracker, trackers_here
+from workersai.deadline import Deadline
 from workersai.errors import BadRequestError
 from workersai.options import RequestOptions, checked_options
 from workersai.protocol.batch import MOST_BYTES, queue_request
@@ -63,24 +65,27 @@ class Asker:
         if self.options.pooling is not None and self.card is not None and not self.card.pooling:
             raise BadRequestError(f"pooling: {self.options.model} takes none.")
         self._trackers = trackers_here()
+        self._ends: Deadline | None = None
 
-    def texts(self, texts: Sequence[Any], first: int = 0) -> list[Text]:
-        """The texts as they are sent.
+    def begin_deadline(self) -> None:
+        """From now on, all calls have one deadline together, and not one each."""
+        self._ends = Deadline(self.options.deadline)
 
-        Raises:
-            BadRequestError: one is no string, empty, or too long.
-        """
-        return [text if isinstance(text, Text) else self._text(text, first + place) for place, text in enumerate(texts)]
+    def texts(self, texts: Sequence[Any], first: int = 0) -> tuple[list[Text], BadRequestError | None]:
+        """The texts as they are sent; up to one that can't be, with its error."""
+        found: list[Text] = []
+        for place, text in enumerate(texts, first):
+            try:
+                found.append(text if isinstance(text, Text) else self._text(text, place))
+            except BadRequestError as error:
+                return found, error
+        return found, None
 
     def _text(self, text: Any, place: int) -> Text:
         where = f"texts[{place}]"
         checked_text(text, where)
         tokens, was_cut = None, False
-        if (
-            self.card is not None
-            and self.card.wordpiece
-            and (self._trackers or may_have_more(text, self.card.max_tokens))
-        ):
+        if self.card is not None and self.card.wordpiece:
             tokens = count_wordpieces(text)
             if tokens > self.card.max_tokens:
                 if not self.options.truncate:
@@ -119,12 +124,16 @@ class Asker:
         body = self.body(group)
         if self.options.reject_if_busy:
             body["options"] = {"rejectIfBusy": True}
-        return self.call_of(request_to(self._client.settings, self.options, json_bytes(body)), [group])
+        content = json_bytes(body)
+        form = _cache_form("embed", self.options, content)
+        request = request_to(self._client.settings, self.options, content, form=form)
+        return replace(self.call_of(request, [group]), operation="embeddings")
 
     def call_of(self, request: Request, groups: Sequence[Group]) -> Call:
         """A call that asks for groups, by whatever request."""
         most = sum(text.size if text.tokens is None else text.tokens for group in groups for text in group.texts)
-        return made_call(self._client, request, self.options, (most, 0), self._trackers, self._on_retry)
+        call = made_call(self._client, request, self.options, (most, 0), self._trackers, self._on_retry)
+        return replace(call, ends=self._ends)
 
     def usage(self, groups: Sequence[Group], *, billed: bool = True) -> Usage | None:
         """The tokens as they were counted here; None where they weren't."""
@@ -166,9 +175,16 @@ def rerank_call(client: BaseClient[Any], query: Any, documents: Sequence[Any], g
     if options.reject_if_busy:
         body["options"] = {"rejectIfBusy": True}
     content = json_bytes(body)
-    request = request_to(client.settings, options, content)
+    request = request_to(client.settings, options, content, form=_cache_form("rerank", options, content))
     most = (len(content) + len(query.encode()) * len(documents), 0)  # the query is read once with each
-    return made_call(client, request, options, most, trackers_here(), on_retry)
+    return replace(made_call(client, request, options, most, trackers_here(), on_retry), operation="rerank")
+
+
+def _cache_form(operation: str, options: RequestOptions, content: bytes) -> str:
+    """What goes after a gateway's cache key: vectors and scores of other texts would be wrong, and look right."""
+    if options.gateway is None:
+        return ""
+    return f"{operation}.{sha256(options.model.encode() + content).hexdigest()}"
 
 
 def _tell_of_long(query: str, documents: Sequence[str], card: EmbeddingCard | None) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import httpx
 from typing_extensions import Unpack
@@ -12,13 +12,13 @@ from typing_extensions import Unpack
 from workersai.calls import BaseClient, Call
 from workersai.errors import BadRequestError
 from workersai.flows import Flow, ask
+from workersai.jobs.tasks import Tasks, results_in_tasks
+from workersai.jobs.threads import results_in_threads
 from workersai.protocol.embeddings import Embeddings, Reranking, Vector, reranking_from_body
 from workersai.protocol.reply import ReplyHead
 from workersai.retrieval.asking import Asker, rerank_call
+from workersai.retrieval.job import EmbeddingJob, Ways
 from workersai.retrieval.options import CorpusOptions, EmbedOptions, RankOptions
-
-if TYPE_CHECKING:
-    from workersai.retrieval.job import EmbeddingJob
 
 T = TypeVar("T")
 
@@ -29,15 +29,15 @@ class RetrievalClient(BaseClient[httpx.Client]):
     def _pump(self, call: Call, flow: Flow[T]) -> T:
         raise NotImplementedError
 
-    def embed(self, texts: str | Sequence[str], /, **options: Unpack[EmbedOptions]) -> Embeddings:
+    def embed(self, texts: str | Iterable[str], /, **options: Unpack[EmbedOptions]) -> Embeddings:
         """The vectors of texts, in their order.
 
         They are asked for 100 at a time, several such requests at once. The client's own options hold for them, too,
         but neither its ``model`` nor its ``rate_limit``: the service counts text generation apart, and takes 3,000
-        requests for embeddings a minute (wire page, "Errors").
+        requests for embeddings a minute (wire page, "Errors"). A ``deadline`` is that of all the requests together.
 
         Args:
-            texts: One text or several; all are checked before any is sent.
+            texts: One text or several, in a list, a column of a table or the like; all are checked before any is sent.
             **options: Those of :class:`~workersai.retrieval.EmbeddingOptions`, and ``on_retry``.
 
         Raises:
@@ -45,16 +45,16 @@ class RetrievalClient(BaseClient[httpx.Client]):
             RuntimeError: the client was closed.
             WorkersAIError: a request failed; see :mod:`workersai.errors` for the kinds.
         """
-        from workersai.batch.threads import results_in_threads  # noqa: PLC0415 - SQLite comes with it
-
         job, checked = _whole_job(self, texts, options)
         return job.whole(list(results_in_threads(job.flow(), checked, self._pump)))
 
     def embed_corpus(self, texts: Iterable[str], /, **options: Unpack[CorpusOptions]) -> Generator[Vector, None, None]:
         """The vectors of any number of texts, in their order, one after the other.
 
-        The texts are read as they are needed, and neither they nor the vectors are held: this is for more than fits
-        the memory. There is no journal: what was handed over is the caller's to keep.
+        This is for more than fits the memory: texts are read up to 8,000 ahead of the vector that is handed over (or
+        100 for each of ``max_concurrency``, if that is more). There is no journal: what was handed over is the caller's
+        to keep. What fails, fails in its turn, after the vectors of the texts before it. A ``deadline`` is that of each
+        request; for the Async Batch API there is none.
 
         Args:
             texts: Any iterable of texts. Each is checked when it is read, some time before its turn.
@@ -69,13 +69,11 @@ class RetrievalClient(BaseClient[httpx.Client]):
         return self._corpus(job, texts)
 
     def _corpus(self, job: EmbeddingJob, texts: Iterable[str]) -> Generator[Vector, None, None]:
-        from workersai.batch.threads import results_in_threads  # noqa: PLC0415
-
         with closing(results_in_threads(job.flow(), texts, self._pump)) as groups:
             for found in groups:
                 yield from found.vectors
 
-    def rerank(self, query: str, documents: Sequence[str], /, **options: Unpack[RankOptions]) -> Reranking:
+    def rerank(self, query: str, documents: Iterable[str], /, **options: Unpack[RankOptions]) -> Reranking:
         """The documents by how well they answer a query, the best first.
 
         Args:
@@ -89,6 +87,7 @@ class RetrievalClient(BaseClient[httpx.Client]):
             RuntimeError: the client was closed.
             WorkersAIError: the request failed.
         """
+        documents = _listed(documents, "documents")
         call = _rerank_call(self, query, documents, options)
         return Reranking((), call.asked.model) if not documents else self._pump(call, _scores(call, len(documents)))
 
@@ -99,10 +98,8 @@ class AsyncRetrievalClient(BaseClient[httpx.AsyncClient]):
     async def _pump(self, call: Call, flow: Flow[T]) -> T:
         raise NotImplementedError
 
-    async def embed(self, texts: str | Sequence[str], /, **options: Unpack[EmbedOptions]) -> Embeddings:
+    async def embed(self, texts: str | Iterable[str], /, **options: Unpack[EmbedOptions]) -> Embeddings:
         """The vectors of texts, in their order; see :meth:`workersai.Client.embed`."""
-        from workersai.batch.tasks import Tasks, results_in_tasks  # noqa: PLC0415 - SQLite comes with it
-
         job, checked = _whole_job(self, texts, options)
         return job.whole([found async for found in results_in_tasks(job.flow(), checked, Tasks(self._pump))])
 
@@ -118,15 +115,14 @@ class AsyncRetrievalClient(BaseClient[httpx.AsyncClient]):
     async def _corpus(
         self, job: EmbeddingJob, texts: Iterable[str] | AsyncIterable[str]
     ) -> AsyncGenerator[Vector, None]:
-        from workersai.batch.tasks import Tasks, results_in_tasks  # noqa: PLC0415
-
         async with aclosing(results_in_tasks(job.flow(), texts, Tasks(self._pump))) as groups:
             async for found in groups:
                 for vector in found.vectors:
                     yield vector
 
-    async def rerank(self, query: str, documents: Sequence[str], /, **options: Unpack[RankOptions]) -> Reranking:
+    async def rerank(self, query: str, documents: Iterable[str], /, **options: Unpack[RankOptions]) -> Reranking:
         """The documents by how well they answer a query; see :meth:`workersai.Client.rerank`."""
+        documents = _listed(documents, "documents")
         call = _rerank_call(self, query, documents, options)
         if not documents:
             return Reranking((), call.asked.model)
@@ -134,19 +130,15 @@ class AsyncRetrievalClient(BaseClient[httpx.AsyncClient]):
 
 
 def _whole_job(
-    client: BaseClient[Any], texts: str | Sequence[str], options: EmbedOptions
+    client: BaseClient[Any], texts: str | Iterable[str], options: EmbedOptions
 ) -> tuple[EmbeddingJob, Sequence[Any]]:
     """The job for texts that are all there, each of them checked."""
-    texts = [texts] if isinstance(texts, str) else texts
-    if not isinstance(texts, Sequence) or isinstance(texts, bytes):
-        raise BadRequestError(f"texts must be a string, or a list of them, not {type(texts).__name__}.")
+    texts = [texts] if isinstance(texts, str) else _listed(texts, "texts")
     job = _job(client, texts, cast("CorpusOptions", options))
     return job, job.checked(texts)
 
 
 def _job(client: BaseClient[Any], texts: object, options: CorpusOptions) -> EmbeddingJob:
-    from workersai.retrieval.job import EmbeddingJob, Ways  # noqa: PLC0415 - SQLite comes with it
-
     client.check_open()
     taken = (Iterable, AsyncIterable) if client.awaits else (Iterable,)
     if isinstance(texts, str | bytes) or not isinstance(texts, taken):
@@ -156,11 +148,15 @@ def _job(client: BaseClient[Any], texts: object, options: CorpusOptions) -> Embe
     return EmbeddingJob(Asker(client, rest), Ways(**ways))
 
 
-def _rerank_call(client: BaseClient[Any], query: str, documents: Sequence[str], options: RankOptions) -> Call:
+def _rerank_call(client: BaseClient[Any], query: str, documents: list[str], options: RankOptions) -> Call:
     client.check_open()
-    if isinstance(documents, str | bytes) or not isinstance(documents, Sequence):
-        raise BadRequestError(f"documents must be a list of strings, not {type(documents).__name__}.")
     return rerank_call(client, query, documents, options)
+
+
+def _listed(texts: Iterable[str], name: str) -> list[str]:
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        raise BadRequestError(f"{name} must be a list of strings, not {type(texts).__name__}.")
+    return list(texts)
 
 
 def _scores(call: Call, documents: int) -> Flow[Reranking]:

@@ -87,6 +87,13 @@ def test_prompts_in_answers_out(serve: Serve, tmp_path: Path) -> None:
     assert calls_at(server)[0]["messages"][0] == {"role": "system", "content": "Be terse."}
 
 
+def test_a_job_goes_through_the_gateway(serve: Serve, tmp_path: Path) -> None:
+    server, output = serve(script), tmp_path / "answers.jsonl"
+    command(server, "run", write_jsonl(tmp_path / "p.jsonl", [{"prompt": "one"}]), "-o", output, "--gateway", "gw")
+    command(server, "resume", f"{output}.journal", "--gateway", "gw")
+    assert {record.headers["cf-aig-gateway-id"] for record in server.requests} == {"gw"}
+
+
 def test_a_template_takes_cells_of_a_csv_as_they_are(serve: Serve, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     arguments = ["--prompt", "{{{id}}}: {text}", "--id-column", "id", "--keep", "id,stars"]

@@ -56,6 +56,15 @@ def test_the_options_are_sent(serve: Serve) -> None:
     assert (request.body["temperature"], request.body["max_tokens"], request.body["stream"]) == (0.1, 7, True)
 
 
+def test_a_chat_stays_with_one_instance_and_goes_through_the_gateway(serve: Serve) -> None:
+    server = serve(["One.", "Two."])
+    done = finished("chat", "--gateway", "gw", environment=towards(server), typed="first\nsecond")
+    assert done.returncode == 0
+    headers = [record.headers for record in server.requests]
+    assert [each["cf-aig-gateway-id"] for each in headers] == ["gw", "gw"]
+    assert headers[0]["x-session-affinity"] == headers[1]["x-session-affinity"] != "auto"
+
+
 def test_reset_forgets_the_conversation_but_not_the_system_message(serve: Serve) -> None:
     server = serve("Yes.")
     finished("chat", "--system", "Be brief.", environment=towards(server), typed="first\n/reset\nsecond\n")

@@ -23,8 +23,8 @@ def test_the_table_is_whole_where_it_is_not_read_at_a_terminal() -> None:
     head, *rows = vectors.splitlines()
     assert head.split() == ["Model", "Reads", "$/M", "in", "Vector", "Pooling", "Batch"]
     assert [row.split()[0] for row in rows] == [*EMBEDDING_CATALOG, *RERANKER_CATALOG]
-    assert rows[0].split() == ["@cf/baai/bge-small-en-v1.5", "512", "0.020", "384", "yes", "yes"]
-    assert rows[-1].split() == ["@cf/baai/bge-reranker-base", "512", "0.003", "a", "score", "no", "no"]
+    assert rows[0].split() == ["@cf/baai/bge-small-en-v1.5", "512", "0.0200", "384", "yes", "yes"]
+    assert rows[-1].split() == ["@cf/baai/bge-reranker-base", "512", "0.0031", "a", "score", "no", "no"]
 
 
 @pytest.mark.parametrize("columns", [200, 80, 60])

@@ -374,4 +374,4 @@ def test_the_catalogue_lists_the_models_with_their_tasks(lengths: LocalServer) -
     assert (found[BASE]["output_dimensions"], found[BASE]["max_input_tokens"]) == ("768", "512")
     assert found[BASE]["async_queue"] == "true"
     assert "output_dimensions" not in found[RERANKER]
-    assert found[RERANKER]["price"] == [{"unit": "per M input tokens", "price": 0.003, "currency": "USD"}]
+    assert found[RERANKER]["price"] == [{"unit": "per M input tokens", "price": 0.0031, "currency": "USD"}]

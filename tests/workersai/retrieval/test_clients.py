@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tests.support import Lengths, ServeLengths, connection
@@ -42,6 +43,15 @@ def test_one_text_needs_no_list(retrieval: RetrievalDriver, lengths: LocalServer
     assert told(retrieval.embed(lengths, "four").vectors) == [4]
 
 
+def test_texts_and_documents_may_come_from_a_table_or_a_generator(
+    retrieval: RetrievalDriver, lengths: LocalServer
+) -> None:
+    column = pd.Series(["one", "three"])
+    for texts in (column, column.to_numpy(), ("one", "three"), (text for text in column)):
+        assert told(retrieval.embed(lengths, texts).vectors) == [3, 5]
+    assert len(retrieval.rerank(lengths, "a", column).results) == 2
+
+
 def test_no_texts_are_no_vectors(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
     assert retrieval.embed(lengths, []).vectors == []
     assert retrieval.corpus(lengths, []) == []
@@ -71,8 +81,9 @@ def test_the_pooling_is_sent_and_told(retrieval: RetrievalDriver, lengths: Local
         ("", r"texts\[0\] is empty"),
         (["a", None], r"texts\[1\] must be a string, not NoneType"),
         ([*["a"] * 150, "word " * 600], r"texts\[150\] has 602 tokens, and .*bge-base-en-v1.5 reads 512"),
-        (7, "texts must be a string, or a list of them, not int"),
-        (b"a", "texts must be a string, or a list of them, not bytes"),
+        (7, "texts must be a list of strings, not int"),
+        (b"a", "texts must be a list of strings, not bytes"),
+        ({"a": 1}, "texts must be a list of strings, not dict"),
     ],
 )
 def test_a_text_that_has_no_vector_is_told_before_any_is_sent(
@@ -164,6 +175,20 @@ def test_a_cost_tracker_counts_what_the_english_models_read(retrieval: Retrieval
     assert embeddings.usage.cost_usd == pytest.approx(cost.cost_usd)
 
 
+def test_the_english_models_tokens_are_told_with_and_without_a_cost_tracker(
+    retrieval: RetrievalDriver, lengths: LocalServer
+) -> None:
+    used = retrieval.embed(lengths, ["a b c", "word " * 100]).usage
+    assert used is not None
+    assert used.prompt_tokens == 5 + 102
+
+
+def test_a_deadline_is_that_of_all_requests(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    with pytest.raises(errors.APITimeoutError, match="longer than its deadline of 1e-05 s"):
+        retrieval.embed(lengths, ["a"] * 500, deadline=0.00001)
+    assert len(retrieval.embed(lengths, ["a"] * 500, deadline=60).vectors) == 500
+
+
 def test_a_budget_that_could_be_passed_sends_nothing(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
     with CostTracker(budget=1e-9), pytest.raises(errors.BudgetExceededError):
         retrieval.embed(lengths, ["a"] * 50)
@@ -181,6 +206,21 @@ def test_what_a_gateway_has_in_its_cache_costs_nothing(retrieval: RetrievalDrive
     assert (kept.usage.prompt_tokens, kept.usage.cost_usd) == (5, 0)
     assert (cost.calls, cost.unpriced_calls, cost.prompt_tokens) == (4, 1, 10)
     assert cost.saved_usd == pytest.approx(5 * 0.067 / 1e6)
+
+
+def test_one_cache_key_gives_each_text_its_own_vector(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    gateway = Gateway("g", cache_key="k")
+    texts = ["x" * number for number in range(1, 151)]
+    for status in ("MISS", "HIT"):
+        found = retrieval.embed(lengths, texts, gateway=gateway)
+        assert (told(found.vectors), found.cache_status) == (list(range(1, 151)), status)
+    assert told(retrieval.embed(lengths, "xx", gateway=gateway, model=SMALL).vectors) == [2]
+    for document, query in itertools.product(("a", "aa"), ("b", "bb")):
+        assert retrieval.rerank(lengths, query, [document], gateway=gateway).cache_status == "MISS"
+    keys = [record.headers["cf-aig-cache-key"] for record in lengths.requests]
+    assert len(keys) == 9
+    assert len(set(keys)) == 7
+    assert all(key.startswith(("k.embed.", "k.rerank.")) for key in keys)
 
 
 def test_polls_of_a_batch_go_past_a_gateways_cache(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
@@ -218,7 +258,8 @@ def test_a_text_of_a_corpus_that_has_no_vector_is_told_with_its_place(
     retrieval: RetrievalDriver, lengths: LocalServer
 ) -> None:
     with pytest.raises(errors.BadRequestError, match=r"texts\[1200\] is empty"):
-        retrieval.corpus(lengths, [*["a"] * 1200, ""])
+        retrieval.corpus(lengths, [*["a"] * 1200, "", *["a"] * 1200])
+    assert sum(map(len, texts_at(lengths))) == 1200, "those before it were asked for"
 
 
 def test_texts_that_failed_in_a_batch_are_asked_for_by_a_call(

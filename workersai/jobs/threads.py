@@ -1,60 +1,23 @@
-"""A job for sync callers: its calls run in threads, and its results are an iterator."""
+"""A job for sync callers: its calls run in threads, and what it hands over is an iterator."""
 
 from __future__ import annotations
 
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from itertools import islice
-from types import TracebackType
 from typing import Any
 
-from typing_extensions import Self
-
-from workersai.batch.job import Job
-from workersai.batch.steps import Begin, Ended, Hand, JobFlow, Key, Leave, Next, NotSentError, Take, Watched, Work
-from workersai.batch.values import BatchResult, Progress
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
 from workersai.flows import Flow
+from workersai.jobs.steps import Begin, Ended, Hand, JobFlow, Key, Leave, Next, NotSentError, Take, Watched, Work
 
 Pump = Callable[[Call, Flow[Any]], Any]
 
 _A_WHILE = 0.5  # seconds; who asks to stop, or interrupts, is heard after so long on every platform
-
-
-class Batch(Iterator[BatchResult]):
-    """The results of a job, as they come; closing it stops the job, which a journal can take up again.
-
-    Attributes:
-        progress: How far it is; it changes as the job goes on.
-        stop: Called from any thread, lets the results end once what is under way has ended.
-    """
-
-    def __init__(self, job: Job, requests: Iterable[Any], pump: Pump) -> None:
-        self.progress: Progress = job.progress
-        self.stop = job.stop
-        self._results: Generator[BatchResult, None, None] = results_in_threads(job.flow(), requests, pump)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> BatchResult:
-        return next(self._results)
-
-    def close(self) -> None:
-        """Stops the job. Single calls that are under way end unheard; batches go on at the service."""
-        self._results.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def results_in_threads(flow: JobFlow, requests: Iterable[Any], pump: Pump) -> Generator[Any, None, None]:

@@ -1,60 +1,19 @@
-"""A job for asyncio: its calls are tasks, and its results an async iterator."""
+"""A job for asyncio: its calls are tasks, and what it hands over is an async iterator."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from itertools import islice
-from types import TracebackType
 from typing import Any
 
-from typing_extensions import Self
-
-from workersai.batch.job import Job
-from workersai.batch.steps import Begin, Ended, Hand, JobFlow, Leave, Next, NotSentError, Take, Watched, Work
-from workersai.batch.values import BatchResult, Progress
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
 from workersai.flows import Flow
+from workersai.jobs.steps import Begin, Ended, Hand, JobFlow, Leave, Next, NotSentError, Take, Watched, Work
 
 Pump = Callable[[Call, Flow[Any]], Awaitable[Any]]
-
-
-class AsyncBatch(AsyncIterator[BatchResult]):
-    """The results of a job, as they come; closing it stops the job, which a journal can take up again.
-
-    Attributes:
-        progress: How far it is; it changes as the job goes on.
-    """
-
-    def __init__(self, job: Job, requests: Iterable[Any] | AsyncIterable[Any], pump: Pump) -> None:
-        self.progress: Progress = job.progress
-        self._job, self._tasks = job, Tasks(pump)
-        self._results: AsyncGenerator[BatchResult, None] = results_in_tasks(job.flow(), requests, self._tasks)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> BatchResult:
-        return await anext(self._results)
-
-    def stop(self) -> None:
-        """Lets the results end once what is under way has ended."""
-        self._job.stop()
-        self._tasks.wake()
-
-    async def aclose(self) -> None:
-        """Stops the job. Single calls that are under way are broken off; batches go on at the service."""
-        await self._results.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 async def results_in_tasks(

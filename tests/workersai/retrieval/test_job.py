@@ -1,0 +1,112 @@
+"""How the job of some texts goes on, step by step, without a connection."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic_core import from_json
+
+from workersai import Client, CostTracker, Embeddings, errors
+from workersai.jobs.steps import Begin, Ended, Hand, Next, Take
+from workersai.protocol.reply import ReplyHead
+from workersai.retrieval.asking import Asker
+from workersai.retrieval.job import EmbeddingJob, Ways
+
+CLIENT = Client(account_id="acc", api_token="token", base_url="http://127.0.0.1:1/client/v4")
+
+
+class Driven:
+    """A job, with all that it has begun; who drives it says what ends."""
+
+    def __init__(self, texts: Iterator[str], ways: Ways, **options: Any) -> None:
+        self._flow = EmbeddingJob(Asker(CLIENT, options), ways).flow()
+        self._texts = texts
+        self.begun: list[Begin] = []
+        self.handed: list[Embeddings] = []
+        self.read = 0
+
+    def until_it_waits(self, outcome: Any = None) -> None:
+        while not isinstance(step := self._flow.send(outcome), Next):
+            outcome = None
+            if isinstance(step, Take):
+                outcome = list(itertools.islice(self._texts, step.most))
+                self.read += len(outcome)
+            elif isinstance(step, Begin):
+                self.begun.append(step)
+            elif isinstance(step, Hand):
+                self.handed.extend(step.results)
+
+    def end(self, *ended: Ended) -> None:
+        self.until_it_waits(list(ended))
+
+
+def vectors(begin: Begin) -> Ended:
+    return Ended(begin.key, Embeddings([[1.0]], "model", None, (), None, None, None))
+
+
+@pytest.mark.parametrize("most_at_once", [2, 8, 90])
+def test_no_more_is_read_while_the_first_vectors_are_awaited(most_at_once: int) -> None:
+    job = Driven(map(str, itertools.count()), Ways(), max_concurrency=most_at_once)
+    job.until_it_waits()
+    ended = 1
+    while ended < len(job.begun):
+        ended += 1
+        job.end(vectors(job.begun[ended - 1]))
+    assert len(job.begun) == max(8_000, most_at_once * 100) / 100
+    assert (job.handed, job.read) == ([], len(job.begun) * 100)
+    job.end(vectors(job.begun[0]))
+    assert len(job.handed) == ended
+
+
+def test_what_came_before_a_failure_is_handed_over() -> None:
+    job = Driven(map(str, range(500)), Ways(), max_concurrency=3)
+    job.until_it_waits()
+    first, second, _ = job.begun
+    failure = errors.ServerError("no")
+    job.end(Ended(second.key, error=failure))
+    assert len(job.begun) == 3, "nothing more is begun"
+    with pytest.raises(errors.ServerError) as caught:
+        job.end(vectors(first))
+    assert caught.value is failure
+    assert len(job.handed) == 1
+
+
+def test_the_texts_of_one_call_have_one_deadline_and_those_of_a_corpus_none_together() -> None:
+    texts = [str(number) for number in range(500)]
+    job = EmbeddingJob(Asker(CLIENT, {"deadline": 60}), Ways())
+    checked = job.checked(texts)
+    flow, outcome, ends = job.flow(), None, []
+    while not isinstance(step := flow.send(outcome), Next):
+        outcome = list(checked) if isinstance(step, Take) else None
+        ends.extend([step.call.ends] if isinstance(step, Begin) else [])
+    assert len(ends) == 5
+    assert ends[0] is not None
+    assert all(each is ends[0] for each in ends)
+    corpus = Driven(iter(texts), Ways(), deadline=60)
+    corpus.until_it_waits()
+    assert [(begin.call.ends, begin.call.deadline) for begin in corpus.begun] == [(None, 60)] * 5
+
+
+def test_only_texts_that_have_their_vectors_are_paid_for() -> None:
+    """The batch fails for one of its two groups, and tells no usage."""
+    with CostTracker() as cost:
+        job = Driven(iter(["one two"] * 150), Ways("batch"), model="@cf/baai/bge-small-en-v1.5")
+        job.until_it_waits()
+        (submitted,) = job.begun
+        data = [[0.5] * 384] * 100
+        responses = [
+            {"id": 0, "success": True, "result": {"shape": [100, 384], "data": data}},
+            {"id": 1, "success": False, "result": {}, "errors": [{"code": 3040, "message": "no capacity"}]},
+        ]
+        next(submitted.flow)
+        submitted.flow.send(ReplyHead(200, {}))
+        with pytest.raises(StopIteration) as end:
+            submitted.flow.send(json.dumps({"result": {"responses": responses}, "success": True}).encode())
+        job.end(Ended(submitted.key, end.value.value))
+    assert cost.prompt_tokens == 100 * 4
+    _, again = job.begun
+    assert (again.call.operation, len(from_json(again.call.request.content)["text"])) == ("embeddings", 50)
