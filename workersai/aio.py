@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import aiohttp
 import anyio
 import httpx
+from aiohttp.client_proto import ResponseHandler
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 from typing_extensions import override
 
@@ -64,6 +66,15 @@ class _Connector(aiohttp.TCPConnector):
         super()._release(key, protocol, should_close=should_close)
 
     @override
+    def close(self, **how: Any) -> Any:
+        """Closes it, and breaks off what is under way first: aiohttp would let readers wait for ever."""
+        for protocol in [each for each in self._acquired if isinstance(each, ResponseHandler)]:
+            self._acquired.discard(protocol)  # whose own way of closing forgets who reads it
+            if protocol.transport is not None:
+                protocol.transport.abort()
+        return super().close(**how)
+
+    @override
     def __del__(self, *_: Any) -> None:
         """Without a word; a loop that ends as it should has closed it before."""
 
@@ -91,6 +102,16 @@ class _Transport(AiohttpTransport):
         except aiohttp.ClientError as error:  # which is not translated: a reply that is no HTTP
             told = " ".join(str(getattr(error, "message", error)).split())
             raise httpx.RemoteProtocolError(told, request=request) from error
+        except asyncio.CancelledError:
+            if self._is_closed_under(asyncio.current_task()):
+                raise httpx.ConnectError("the client was closed", request=request) from None
+            raise
+
+    def _is_closed_under(self, task: Any) -> bool:
+        """Whether a task is not cancelled itself: aiohttp, when it is closed, cancels what tasks wait for."""
+        closed = isinstance(self.client, aiohttp.ClientSession) and self.client.closed
+        cancelling = getattr(task, "cancelling", None)  # Python 3.10 has none: there it can't be told
+        return closed and cancelling is not None and not cancelling()
 
     async def _sent_in_slices(self, request: httpx.Request) -> httpx.Response:
         """Sends a long body, each slice of it within httpx's timeout for writing, which aiohttp doesn't have."""

@@ -14,7 +14,7 @@ from typing_extensions import Self, Unpack
 from workersai import flows
 from workersai.calls import Call, RunOptions
 from workersai.deadline import END_OF_BODY, Deadline
-from workersai.errors import APITimeoutError, WorkersAIError
+from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
 from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Pause, Receive, ReceiveAll, Send, Step, Turn, Wait
 from workersai.loops import Word, leave, pool_here
 from workersai.pools import Pool
@@ -23,7 +23,7 @@ from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
 from workersai.retrieval.clients import AsyncRetrievalClient
 from workersai.tracing import traced
-from workersai.transport import FAILURES, build, error_from_httpx, head_of, is_plain
+from workersai.transport import FAILURES, build, check_open, error_from_httpx, head_of, is_plain
 
 if TYPE_CHECKING:
     from anyio import CancelScope
@@ -154,8 +154,8 @@ class _Exchange(Generic[T]):
             deadline = Deadline(END_OF_BODY) if isinstance(step, Drain) else self._deadline
             return await self._whole(self._do(step), deadline), None
         except FAILURES as error:
-            return None, error_from_httpx(error, self._request)
-        except APITimeoutError as error:
+            return None, error_from_httpx(error, self._request, closed=self._pool.closed)
+        except (APIConnectionError, APITimeoutError) as error:
             return None, error
 
     async def _whole(self, work: Coroutine[Any, Any, T2], deadline: Deadline = _NEVER) -> T2:
@@ -188,6 +188,7 @@ class _Exchange(Generic[T]):
 
     async def _send(self, request: Request) -> ReplyHead:
         await self._release()
+        check_open(self._pool)
         self._request = build(self._pool, request)
         http = self._pool.http
         if not self._pool.ours:
@@ -220,6 +221,8 @@ class _Exchange(Generic[T]):
         response, self._response = self._response, None
         if response is not None:
             await response.aclose()
+            if self._pool.closed and (stream := response.extensions.get("network_stream")):  # as in client.py
+                await stream.aclose()
 
 
 def _scope(seconds: float | None) -> CancelScope:

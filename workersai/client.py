@@ -15,7 +15,7 @@ from typing_extensions import Self, Unpack
 from workersai import flows
 from workersai.calls import Call, RunOptions
 from workersai.deadline import END_OF_BODY, Deadline, HeldTo
-from workersai.errors import APITimeoutError, WorkersAIError
+from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
 from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Pause, Receive, ReceiveAll, Send, Step, Turn, Wait
 from workersai.pacing import Limiter
 from workersai.pools import Pool, Pools, new_client
@@ -24,7 +24,7 @@ from workersai.protocol.request import Input, Request
 from workersai.protocol.values import Completion, Delta
 from workersai.retrieval.clients import RetrievalClient
 from workersai.tracing import traced
-from workersai.transport import FAILURES, build, error_from_httpx, head_of, is_plain
+from workersai.transport import FAILURES, build, check_open, error_from_httpx, head_of, is_plain
 
 if TYPE_CHECKING:
     from workersai.batch import Batch, BatchOptions, RequestLike
@@ -214,9 +214,9 @@ class _Exchange(Generic[T]):
             with HeldTo(self._deadline):
                 return self._in_time(step), None
         except FAILURES as error:
-            failure = error_from_httpx(error, self._request)
+            failure = error_from_httpx(error, self._request, closed=self._pool.closed)
             return None, self._deadline.error(failure) if self._deadline.passed else failure
-        except APITimeoutError as error:
+        except (APIConnectionError, APITimeoutError) as error:
             return None, error
 
     def _in_time(self, step: Step) -> Any:
@@ -249,6 +249,7 @@ class _Exchange(Generic[T]):
 
     def _send(self, request: Request) -> ReplyHead:
         self._release()
+        check_open(self._pool)
         self._request = build(self._pool, request, self._deadline.left())
         http = self._pool.http
         if not self._pool.ours:
@@ -292,3 +293,5 @@ class _Exchange(Generic[T]):
         response, self._response = self._response, None
         if response is not None:
             response.close()
+            if self._pool.closed:  # as the pool can't: it has forgotten all of its connections
+                response.extensions["network_stream"].close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 from collections.abc import Iterable
 from typing import Any
@@ -93,6 +95,9 @@ class _Stream(httpcore.NetworkStream):
 
     @override
     def close(self) -> None:
+        sock = self._stream.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # which is closed, or was never connected
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # wakes the thread that reads it, which close alone doesn't
         self._stream.close()
 
     @override

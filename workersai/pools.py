@@ -40,14 +40,15 @@ class Pool(Generic[ClientT]):
     """Connections, and who uses them.
 
     ``ours`` is False for an ``http_client`` of the caller's own, which is asked in httpx's full way: it may have hooks,
-    cookies, an auth or defaults. ``heals`` is whether a cancelled task gives its connection back by itself. ``at_exit``
-    and ``keeper`` close what nobody closed, with the process and with the event loop; ``let_go`` forgets what can't be
-    closed any more.
+    cookies, an auth or defaults. ``heals`` is whether a cancelled task gives its connection back by itself. ``closed``
+    is whether its connections were closed, though calls may be under way. ``at_exit`` and ``keeper`` close what nobody
+    closed, with the process and with the event loop; ``let_go`` forgets what can't be closed any more.
     """
 
     http: ClientT
     ours: bool = False
     heals: bool = False
+    closed: bool = False
     at_exit: weakref.finalize[..., Any] | None = None
     let_go: Callable[[], None] = lambda: None
     keeper: AsyncGenerator[None, None] | None = None
@@ -92,6 +93,7 @@ class Pools(Generic[KeyT, ClientT]):
                     pool.users.discard(user)
                     if not pool.users and may_close(key):
                         unused.append(self._pools.pop(key))
+                        pool.closed = True
         return unused
 
     def drop(self, gone: Callable[[KeyT], bool]) -> list[Pool[ClientT]]:
@@ -103,6 +105,7 @@ class Pools(Generic[KeyT, ClientT]):
         """Takes out a pool that is being closed."""
         with self._lock:
             self._pools = {key: other for key, other in self._pools.items() if other is not pool}
+            pool.closed = True
 
     def _start_over(self) -> None:
         self._of_the_parent += self._pools.values()  # never touched again, since their own locks may be held

@@ -92,9 +92,35 @@ FAILURES = (httpx.HTTPError, ssl.SSLError)
 """What sending and receiving raise; a broken TLS record comes as it is from the async pools."""
 
 
-def error_from_httpx(error: httpx.HTTPError | ssl.SSLError, request: httpx.Request) -> WorkersAIError:
-    """The error for a request that got no reply, or not the whole of one; httpx's own is its cause."""
+def check_open(pool: Pool[Any]) -> None:
+    """Fails where the connections were closed under a call, which would open others that nobody closes.
+
+    Raises:
+        APIConnectionError: they were.
+    """
+    if pool.closed:
+        raise _closed()
+
+
+def _closed() -> APIConnectionError:
+    return APIConnectionError(
+        "The client was closed before this call had ended. Close it once its calls are done.", retryable=False
+    )
+
+
+def error_from_httpx(
+    error: httpx.HTTPError | ssl.SSLError, request: httpx.Request, *, closed: bool = False
+) -> WorkersAIError:
+    """The error for a request that got no reply, or not the whole of one; httpx's own is its cause.
+
+    ``closed`` is whether the connections were closed here.
+    """
     request.headers["authorization"] = "***"
+    if closed:
+        early = _closed()
+        early.__cause__ = error
+        _forget_frames(error)
+        return early
     if isinstance(error, ssl.SSLError):
         broken = APIConnectionError(f"The connection's TLS is broken ({error}). Try again.")
         broken.__cause__ = error
