@@ -17,6 +17,7 @@ from typing_extensions import override
 from workersai.connected import ConnectedReranker
 from workersai.errors import BadRequestError
 from workersai.protocol.embeddings import Reranking
+from workersai.retrieval.asking import checked_text
 
 _dispatcher = get_dispatcher(__name__)
 
@@ -102,7 +103,10 @@ class WorkersAIRerank(ConnectedReranker, BaseNodePostprocessor):
 
 
 def _texts(nodes: list[NodeWithScore]) -> list[str]:
-    return [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+    texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+    for place, text in enumerate(texts):
+        checked_text(text, f"nodes[{place}] ({nodes[place].node_id})")
+    return texts
 
 
 def _query_of(bundle: QueryBundle | None) -> str:

@@ -13,7 +13,7 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 # The floors of the transport, from the ground up: a module imports from its own floor or from one below it.
 FLOORS = (
-    {"_version", "catalog", "errors", "settings", "options", "gateway", "headers", "wordpiece", "deadline"},
+    {"_version", "catalog", "checks", "errors", "settings", "options", "gateway", "headers", "wordpiece", "deadline"},
     {"protocol", "pools"},
     {"calls"},
     {"flows"},

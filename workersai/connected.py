@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import httpx
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import Self, override
 
 from workersai.async_client import AsyncClient
@@ -45,10 +46,10 @@ class Connected(RequestOptions):
     base_url: str | None = Field(default=None, frozen=True)
     """Where the service is; default ``CLOUDFLARE_BASE_URL``, then Cloudflare's API."""
 
-    http_client: httpx.Client | None = Field(default=None, frozen=True, exclude=True, repr=False)
+    http_client: SkipJsonSchema[httpx.Client | None] = Field(default=None, frozen=True, exclude=True, repr=False)
     """An httpx client of your own for sync calls; closing it is up to you."""
 
-    http_async_client: httpx.AsyncClient | Literal["httpx"] | None = Field(
+    http_async_client: SkipJsonSchema[httpx.AsyncClient | Literal["httpx"] | None] = Field(
         default=None, frozen=True, exclude=True, repr=False
     )
     """The same for async calls; or the word ``"httpx"`` for connections of httpx's own in place of aiohttp's."""

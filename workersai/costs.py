@@ -14,6 +14,7 @@ from typing import Any
 from typing_extensions import Self
 
 from workersai.catalog import priced_card
+from workersai.checks import shown
 from workersai.errors import BudgetExceededError, ConfigurationError, WorkersAIError
 from workersai.protocol.values import Usage
 
@@ -46,7 +47,7 @@ class CostTracker:
 
     def __init__(self, budget: float | None = None) -> None:
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 0):
-            raise ConfigurationError(f"budget must be a number of US dollars, 0 or more, not {budget!r:.80}.")
+            raise ConfigurationError(f"budget must be a number of US dollars, 0 or more, not {shown(budget)}.")
         self.budget = budget
         # One that may be taken twice: the garbage collector may end a stream in the midst of counting another.
         self._lock = threading.RLock()

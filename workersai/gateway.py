@@ -7,11 +7,11 @@ The headers are those of the wire page ("Requests"); the bounds are those that C
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from workersai.checks import is_number, shown
 from workersai.errors import BadRequestError
 from workersai.headers import checked_header_value
 
@@ -66,7 +66,7 @@ class Gateway:
         _check_header("id", self.id)
         _check_whole("cache_ttl", self.cache_ttl, *_TTL, " of seconds")
         if not isinstance(self.skip_cache, bool):
-            raise BadRequestError(f"skip_cache must be True or False, not {self.skip_cache!r:.80}.")
+            raise BadRequestError(f"skip_cache must be True or False, not {shown(self.skip_cache)}.")
         if self.cache_key is not None:
             _check_header("cache_key", self.cache_key)
         object.__setattr__(self, "metadata", _checked_metadata(self.metadata))
@@ -74,7 +74,7 @@ class Gateway:
         _check_whole("max_attempts", self.max_attempts, 1, _MOST_ATTEMPTS)
         _check_seconds("retry_delay", self.retry_delay, 0, _LONGEST_DELAY)
         if self.backoff is not None and self.backoff not in _BACKOFFS:
-            raise BadRequestError(f"backoff must be one of {', '.join(_BACKOFFS)}, not {self.backoff!r:.80}.")
+            raise BadRequestError(f"backoff must be one of {', '.join(_BACKOFFS)}, not {shown(self.backoff)}.")
 
     def as_dict(self) -> dict[str, Any]:
         """What was given, as JSON can hold it; ``Gateway(**gateway.as_dict())`` is equal to it."""
@@ -144,28 +144,24 @@ def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1_000)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _check_header(name: str, value: object) -> None:
     if not isinstance(value, str):
-        raise BadRequestError(f"{name} must be a string, not {value!r:.80}.")
+        raise BadRequestError(f"{name} must be a string, not {shown(value)}.")
     try:
         checked_header_value(value)
     except ValueError as error:
-        raise BadRequestError(f"{name} {error}, got {value!r:.80}.") from None
+        raise BadRequestError(f"{name} {error}, got {shown(value)}.") from None
 
 
 def _check_whole(name: str, value: object, low: int, high: int, unit: str = "") -> None:
     whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
     if value is not None and not whole:
-        raise BadRequestError(f"{name} must be a whole number{unit} from {low} to {high:,}, not {value!r:.80}.")
+        raise BadRequestError(f"{name} must be a whole number{unit} from {low} to {high:,}, not {shown(value)}.")
 
 
 def _check_seconds(name: str, value: Any, low: float, high: float) -> None:
-    if value is not None and not (_is_number(value) and low <= value <= high):
-        raise BadRequestError(f"{name} must be a number of seconds from {low:g} to {high:,.0f}, not {value!r:.80}.")
+    if value is not None and not (is_number(value) and low <= value <= high):
+        raise BadRequestError(f"{name} must be a number of seconds from {low:g} to {high:,.0f}, not {shown(value)}.")
 
 
 def _checked_metadata(metadata: object) -> dict[str, Any]:
@@ -175,9 +171,11 @@ def _checked_metadata(metadata: object) -> dict[str, Any]:
         raise BadRequestError(f"metadata has {len(metadata)} entries: a gateway keeps {_MOST_METADATA} at the most.")
     for name, value in metadata.items():
         if not isinstance(name, str) or not name:
-            raise BadRequestError(f"metadata: a name must be a string, and not empty; got {name!r:.80}.")
-        if not (isinstance(value, str | bool) or _is_number(value)):
-            raise BadRequestError(f"metadata[{name!r:.80}] must be a string, a number or a boolean, not {value!r:.80}.")
+            raise BadRequestError(f"metadata: a name must be a string, and not empty; got {shown(name)}.")
+        if not (isinstance(value, str | bool) or is_number(value)):
+            raise BadRequestError(
+                f"metadata[{shown(name)}] must be a string, a number or a boolean, not {shown(value)}."
+            )
     try:
         checked_header_value(json.dumps(dict(metadata)))
     except ValueError as error:  # which can only be its length

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from workersai.catalog import DEFAULT_MODEL, EMBEDDING_CATALOG, RERANKER_CATALOG
+from workersai.checks import shown
 from workersai.errors import BadRequestError
 from workersai.gateway import Gateway, checked_gateway, plain_gateway
 from workersai.headers import checked_header_value
@@ -48,10 +49,10 @@ class _Between:
         return value
 
 
-def checked_model(name: str) -> str:
+def checked_model(name: str, example: str = DEFAULT_MODEL) -> str:
     """A model's full name, as it may stand in a path."""
     if not _MODEL_NAME.fullmatch(name):
-        raise ValueError(f"must be a model's full name, which begins with @, as in {DEFAULT_MODEL!r}")
+        raise ValueError(f"must be a model's full name, which begins with @, as in {example!r}")
     return name
 
 
@@ -257,11 +258,4 @@ def _sentence(problem: Any, known: Collection[str]) -> str:
         meant = f" Did you mean {near[0]}?" if near else ""
         return f"{name} is no option of a call; there are: {', '.join(known)}.{meant}"
     says = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {says}, got {_shown(problem['input'])}."
-
-
-def _shown(value: Any) -> str:
-    try:
-        return f"{value!r:.80}"
-    except ValueError:  # an int of thousands of digits has no repr
-        return f"a huge {type(value).__name__}"
+    return f"{name}: {says}, got {shown(problem['input'])}."

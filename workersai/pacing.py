@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic_core import core_schema
 
+from workersai.checks import is_number, shown
 from workersai.errors import ConfigurationError
 
 logger = logging.getLogger("workersai")
@@ -48,11 +49,11 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         if self.name is not None and not (isinstance(self.name, str) and self.name):
-            raise ConfigurationError(f"A rate limit's name must be a string, and not empty; got {self.name!r:.80}.")
+            raise ConfigurationError(f"A rate limit's name must be a string, and not empty; got {shown(self.name)}.")
         if isinstance(self.calls, bool) or not isinstance(self.calls, int) or not 0 < self.calls <= _MOST_CALLS:
-            raise ConfigurationError(f"calls must be a whole number above 0, not {self.calls!r:.80}.")
-        if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not 0 < self.seconds < 1e9:  # noqa: PLR2004 - as long as one likes
-            raise ConfigurationError(f"seconds must be a number above 0, not {self.seconds!r:.80}.")
+            raise ConfigurationError(f"calls must be a whole number above 0, not {shown(self.calls)}.")
+        if not (is_number(self.seconds) and 0 < self.seconds < 1e9):  # noqa: PLR2004 - as long as one likes
+            raise ConfigurationError(f"seconds must be a number above 0, not {shown(self.seconds)}.")
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:

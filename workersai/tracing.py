@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from workersai._version import __version__
 from workersai.calls import Call
+from workersai.checks import shown
 from workersai.errors import ConfigurationError, WorkersAIError
 from workersai.flows import Emit, Flow, Send, Step, Turn, Wait
+from workersai.jobs.steps import NotSentError
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.values import Completion
 from workersai.spans import GATEWAY_HEADER, Attributes, answer_of, asked_of, content_of, written_of
@@ -30,6 +32,7 @@ _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 # The conventions' own buckets.
 _SECONDS = [0.01 * 2**power for power in range(14)]
 _TOKENS = [4**power for power in range(14)]
+_LEFT = (GeneratorExit, NotSentError)  # the reader of a stream or of a job has gone, a task was cancelled, Ctrl-C
 _CAPTURED = ("true", "span_only", "span_and_event")  # "event_only" asks for it where spans do not have it
 
 
@@ -74,13 +77,19 @@ def instrument(
     """
     global _tracing  # noqa: PLW0603 - as the providers of OpenTelemetry itself, it is of the process
     if not isinstance(capture_content, bool | None):
-        raise ConfigurationError(f"capture_content must be True or False, not {capture_content!r:.80}.")
+        raise ConfigurationError(f"capture_content must be True or False, not {shown(capture_content)}.")
     try:
         from opentelemetry import metrics, trace  # noqa: PLC0415 - for who asks for it
     except ImportError as error:
         raise ConfigurationError(
             "Tracing needs opentelemetry-api, which is not installed: pip install 'workersai[otel]'"
         ) from error
+    for name, provider, get in (
+        ("tracer_provider", tracer_provider, "get_tracer"),
+        ("meter_provider", meter_provider, "get_meter"),
+    ):
+        if provider is not None and not callable(getattr(provider, get, None)):
+            raise ConfigurationError(f"{name} must be a provider of OpenTelemetry's, not {type(provider).__name__}.")
     if capture_content is None:
         capture_content = os.environ.get(_CAPTURE, "").strip().lower() in _CAPTURED
     meter = metrics.get_meter("workersai", __version__, meter_provider)
@@ -193,7 +202,7 @@ class _Observed:
         span.set_attributes(answer_of(found))
         if isinstance(found, Completion) and self._tracing.content:
             span.set_attributes(written_of(found))
-        if isinstance(error, GeneratorExit):  # the reader of a stream has gone, a task was cancelled, Ctrl-C
+        if isinstance(error, _LEFT):
             span.set_attribute("workersai.left", True)  # noqa: FBT003 - its value
         elif error is not None:
             self._tell_error(span, error)
@@ -216,7 +225,7 @@ class _Observed:
             "server.port",
         )
         by = {name: self._asked[name] for name in names if name in self._asked}
-        failed = {} if error is None or isinstance(error, GeneratorExit) else {"error.type": type(error).__name__}
+        failed = {} if error is None or isinstance(error, _LEFT) else {"error.type": type(error).__name__}
         self._tracing.seconds.record(seconds, {**by, **failed})
         usage = getattr(found, "usage", None)
         if usage is not None:

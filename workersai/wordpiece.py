@@ -7,6 +7,7 @@ Google, under the Apache License 2.0), 512 at the most. ``wordpiece.txt`` is tha
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterator
 from functools import cache, lru_cache
@@ -31,34 +32,52 @@ def may_have_more(text: str, tokens: int) -> bool:
     return FRAME + _MOST_OF_A_CHARACTER * len(text) > tokens
 
 
-def count_wordpieces(text: str) -> int:
-    """The tokens of a text, with the two around it."""
-    return FRAME + sum(_tokens(word[0]) for word in _WORD.finditer(text))
+def count_wordpieces(text: str, enough: int = sys.maxsize) -> int:
+    """The tokens of a text, with the two around it; with more than ``enough`` of them, no more need be counted."""
+    count = FRAME
+    for word in _WORD.finditer(text):
+        count += _tokens(word[0], enough - count)
+        if count > enough:
+            break
+    return count
 
 
 def cut_to(text: str, most: int) -> str:
     """The beginning of a text that has no more than ``most`` tokens, up to the end of a word where there is one."""
-    left = most - FRAME
-    end = 0
+    count, end = FRAME, 0
     for word in _WORD.finditer(text):
-        left -= _tokens(word[0])
-        if left < 0:
+        count += _tokens(word[0], most - count)
+        if count > most:
             return text[:end] if end else _cut_word(text, word.start(), most)
         end = word.end()
     return text
 
 
 def _cut_word(text: str, start: int, most: int) -> str:
-    """The first word alone is too long: the longest beginning of it that fits."""
-    low, high = start, len(text)
+    """The first word alone is too long: a beginning of it that fits, and would not with another character."""
+    low, step = start, most
+    while count_wordpieces(text[: low + step], most) <= most:  # it may be far from here to the end of the text
+        low, step = low + step, 2 * step
+    high = low + step
     while low + 1 < high:
         middle = (low + high) // 2
-        low, high = (middle, high) if count_wordpieces(text[:middle]) <= most else (low, middle)
+        low, high = (middle, high) if count_wordpieces(text[:middle], most) <= most else (low, middle)
     return text[:low]
 
 
+def _tokens(word: str, enough: int) -> int:
+    if len(word) <= _LONGEST_WORD:
+        return _tokens_of_short(word)
+    count = 0
+    for part in _parts(word):
+        count += _pieces(part)
+        if count > enough:
+            break
+    return count
+
+
 @lru_cache(maxsize=_MANY_WORDS)
-def _tokens(word: str) -> int:
+def _tokens_of_short(word: str) -> int:
     return sum(_pieces(part) for part in _parts(word))
 
 

@@ -169,6 +169,13 @@ def test_the_score_before_is_kept_on_request_and_in_a_copy(lengths: LocalServer)
     assert not before[0].metadata
 
 
+def test_a_node_without_a_text_is_named(lengths: LocalServer) -> None:
+    blank = NodeWithScore(node=TextNode(text=" ", id_="page-7"))
+    with pytest.raises(errors.BadRequestError, match=r"nodes\[3\] \(page-7\) is empty"):
+        WorkersAIRerank(**connection(lengths)).postprocess_nodes([*nodes(), blank], query_str="q")
+    assert not lengths.requests
+
+
 def test_a_reranker_needs_a_question(lengths: LocalServer) -> None:
     with pytest.raises(errors.BadRequestError, match="query_str"):
         WorkersAIRerank(**connection(lengths)).postprocess_nodes(nodes())

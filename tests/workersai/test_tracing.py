@@ -23,10 +23,15 @@ from pydantic import BaseModel
 import workersai
 from tests.support import Driver, Serve, ServeLengths, connection
 from workersai import AsyncClient, Client, Message, RateLimit, ToolCall, errors
+from workersai.flows import Send
+from workersai.jobs.steps import Begin, NotSentError, Take, Watched
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool
 from workersai.local.engine import Usage as ToldUsage
 from workersai.local.scripted import Answer, Gate
+from workersai.retrieval.asking import Asker
+from workersai.retrieval.job import EmbeddingJob, Ways
+from workersai.tracing import traced
 
 MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"
 SECRET = "the blue elephant"
@@ -314,6 +319,23 @@ def test_what_failed_in_a_batch_of_texts_has_the_spans_of_its_calls(
     assert [span.name for span in collected.spans()] == ["embeddings @cf/baai/bge-base-en-v1.5"] * 3
 
 
+def test_a_call_that_its_job_does_not_send_again_was_left(collected: Collected) -> None:
+    client = Client(account_id="a", api_token="t", base_url="http://127.0.0.1:1")
+    job = EmbeddingJob(Asker(client, {}), Ways()).flow()
+    assert isinstance(next(job), Take)
+    begin = job.send(["a"])
+    assert isinstance(begin, Begin)
+    watched = Watched(begin)
+    flow = traced(begin.call, watched.flow())
+    assert isinstance(next(flow), Send)
+    watched.leave()
+    with pytest.raises(NotSentError):
+        flow.throw(errors.ServerError("no"))
+    told = collected.one()
+    assert told["workersai.left"] is True
+    assert "error.type" not in told
+
+
 def test_a_cancelled_call_ends_its_span(collected: Collected) -> None:
     gate = Gate()
 
@@ -386,5 +408,8 @@ def test_who_asks_without_the_package_is_told_what_to_install() -> None:
 
 
 def test_a_setting_that_cant_be_right_is_told() -> None:
+    for wrong in ("tracer_provider", "meter_provider"):
+        with pytest.raises(errors.ConfigurationError, match=f"{wrong} must be a provider of OpenTelemetry's, not int"):
+            workersai.instrument(**{wrong: 5})  # type: ignore[arg-type]
     with pytest.raises(errors.ConfigurationError, match="capture_content"):
         workersai.instrument(capture_content="yes")  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """The count of an embedding model's tokens, beside the tokenizer that BERT's vocabulary was published with."""
 
+import base64
+import hashlib
 import importlib.util
 from functools import cache
 from pathlib import Path
@@ -82,6 +84,19 @@ def test_a_text_is_cut_between_words() -> None:
 def test_a_word_that_is_too_long_alone_is_cut_inside() -> None:
     cut = cut_to("!" * 600, 512)
     assert cut == "!" * 510
+
+
+@given(TEXTS, st.integers(2, 40))
+def test_a_count_may_end_early_once_there_are_enough(text: str, enough: int) -> None:
+    count = count_wordpieces(text)
+    assert (count_wordpieces(text, enough) == count) if count <= enough else (count_wordpieces(text, enough) > enough)
+
+
+def test_a_very_long_word_is_cut_where_another_character_would_be_too_much() -> None:
+    word = base64.b64encode(hashlib.shake_256().digest(750_000)).decode()
+    cut = cut_to(word, 512)
+    assert word.startswith(cut)
+    assert count_wordpieces(cut) <= 512 < count_wordpieces(word[: len(cut) + 1])
 
 
 @given(TEXTS, st.integers(3, 40))

@@ -13,6 +13,7 @@ from workersai.batch.plan import Asker, Plan
 from workersai.batch.reading import Mode
 from workersai.batch.values import BatchRequest
 from workersai.calls import BaseClient, RunOptions
+from workersai.checks import shown
 from workersai.costs import trackers_here
 from workersai.errors import BadRequestError
 
@@ -96,5 +97,5 @@ def job_of(client: BaseClient[Any], requests: object, options: BatchOptions) -> 
 def _path_of(journal: object) -> Path:
     """The one path of a file, by whatever name it was given."""
     if not isinstance(journal, str | os.PathLike) or not os.fspath(journal) or "\0" in str(journal):
-        raise BadRequestError(f"journal must be the path of a file, not {journal!r:.80}.")
+        raise BadRequestError(f"journal must be the path of a file, not {shown(journal)}.")
     return Path(journal).resolve()

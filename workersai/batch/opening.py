@@ -12,6 +12,7 @@ from workersai.batch.plan import Asker, Plan
 from workersai.batch.reading import Reader
 from workersai.batch.records import SHAPING, options_to_json
 from workersai.batch.values import Progress
+from workersai.checks import shown
 from workersai.errors import ConfigurationError, JournalError
 from workersai.jobs.steps import JobFlow, Take, Work
 
@@ -113,8 +114,8 @@ class Opening:
         for name in sorted({*given, *kept} if whole else {*given}):
             if given.get(name) != kept.get(name):
                 raise JournalError(
-                    f"{name} is {given.get(name)!r:.80}, but the job of {path} was begun with "
-                    f"{kept.get(name)!r:.80}: use the same, or another journal."
+                    f"{name} is {shown(given.get(name))}, but the job of {path} was begun with "
+                    f"{shown(kept.get(name))}: use the same, or another journal."
                 )
         asker.adopt(kept)
 

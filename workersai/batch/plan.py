@@ -13,6 +13,7 @@ from workersai.batch.records import SHAPING, options_to_json
 from workersai.batch.values import BatchRequest
 from workersai.calls import Call
 from workersai.catalog import DEFAULT_MODEL, ModelCard, model_card
+from workersai.checks import is_number, shown
 from workersai.costs import CostTracker
 from workersai.errors import BadRequestError, BudgetExceededError, ConfigurationError, WorkersAIError
 from workersai.options import call_options
@@ -43,13 +44,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
-            raise BadRequestError(f"mode must be one of {', '.join(_MODES)}, not {self.mode!r:.80}.")
+            raise BadRequestError(f"mode must be one of {', '.join(_MODES)}, not {shown(self.mode)}.")
         if self.on_invalid not in ("refuse", "keep"):
-            raise BadRequestError(f"on_invalid must be 'refuse' or 'keep', not {self.on_invalid!r:.80}.")
+            raise BadRequestError(f"on_invalid must be 'refuse' or 'keep', not {shown(self.on_invalid)}.")
         for name, most in (("part_size", _MOST_ROWS), ("concurrency", _MOST_CALLS)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise BadRequestError(f"{name} must be a whole number from 1 to {most:,}, not {value!r:.80}.")
+                raise BadRequestError(f"{name} must be a whole number from 1 to {most:,}, not {shown(value)}.")
         if not isinstance(self.notes, Mapping):
             raise BadRequestError(f"notes must be a dict, not {type(self.notes).__name__}.")
         try:
@@ -58,10 +59,10 @@ class Plan:
             raise BadRequestError(f"notes: {error.message}") from None
         for name in ("in_order", "retry_failed", "hands_over"):
             if not isinstance(getattr(self, name), bool):
-                raise BadRequestError(f"{name} must be True or False, not {getattr(self, name)!r:.80}.")
+                raise BadRequestError(f"{name} must be True or False, not {shown(getattr(self, name))}.")
         seconds = self.poll_interval
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST_INTERVAL:
-            raise BadRequestError(f"poll_interval must be seconds above 0, at most 3,600, not {seconds!r:.80}.")
+        if not (is_number(seconds) and 0 < seconds <= _LONGEST_INTERVAL):
+            raise BadRequestError(f"poll_interval must be seconds above 0, at most 3,600, not {shown(seconds)}.")
 
 
 @dataclass

@@ -13,6 +13,7 @@ from workersai.batch.tables import Row
 from workersai.batch.values import BatchRequest
 from workersai.calls import Call
 from workersai.catalog import model_card
+from workersai.checks import shown
 from workersai.errors import BadRequestError, WorkersAIError
 from workersai.options import CallOptions
 from workersai.protocol.batch import bytes_of, item_of, room, unfit_for_batch
@@ -49,7 +50,7 @@ def request_of(source: Any) -> BatchRequest:
         raise BadRequestError(f"a request is a text, messages, a BatchRequest or a dict, not {type(source).__name__}.")
     reference = request.external_reference
     if reference is not None and not (isinstance(reference, str) and reference):
-        raise BadRequestError(f"external_reference must be a string, and not empty; got {reference!r:.80}.")
+        raise BadRequestError(f"external_reference must be a string, and not empty; got {shown(reference)}.")
     if not isinstance(request.input, str | list | tuple) or not all(
         isinstance(message, Message | Mapping) for message in ([] if isinstance(request.input, str) else request.input)
     ):

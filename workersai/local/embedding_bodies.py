@@ -151,7 +151,8 @@ def _rerank_request(body: Json) -> RerankRequest:
     _check(body, _CONTEXTS, required="query contexts")
     if not body["contexts"]:
         raise bad_input("'/contexts' must NOT have fewer than 1 items")
-    return RerankRequest(body["query"], tuple(context["text"] for context in body["contexts"]), body.get("top_k"))
+    top_k = int(body["top_k"]) if "top_k" in body else None  # to JSON Schema, 2.0 is an integer, too
+    return RerankRequest(body["query"], tuple(context["text"] for context in body["contexts"]), top_k)
 
 
 def _check(body: Json, fields: Mapping[str, Any], *, required: str, place: str = "") -> None:

@@ -84,7 +84,7 @@ class Embeddings:
 
     def _work_of(self, wanted: EmbeddingRequest) -> Callable[[], Any]:
         async def work() -> tuple[Json, tuple[int, int]]:
-            async with self._seat.taken(or_refuse=False) as reader:
+            async with self._seat.taken_by_an_item() as reader:
                 result, read = await wanted.result(reader)
             return result, (read.tokens, 0)
 

@@ -58,6 +58,7 @@ class LocalServer:
 
     Raises:
         ValueError: both ``engine`` and ``model_path`` are given, or a fault is none.
+        TypeError: ``embedder`` has no method ``embed``.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class LocalServer:
     ) -> None:
         self.engine = _engine_from(engine, model_path)
         self._batch_delay = batch_delay
+        if embedder is not None and not callable(getattr(embedder, "embed", None)):
+            raise TypeError(f"embedder must have a method embed(texts, pooling); {type(embedder).__name__} has none.")
         self._embedder = embedder
         self.api_token = api_token
         self.account_id = account_id

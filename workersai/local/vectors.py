@@ -62,13 +62,16 @@ class Given:
         """Its vectors.
 
         Raises:
-            EngineError: they are not one a text.
+            EngineError: they are not one a text, or not finite.
         """
         rows = [list(map(float, row)) for row in await asyncio.to_thread(self._embedder.embed, texts, pooling)]
         if len(rows) != len(texts):
             raise EngineError(
                 f"The embedder gave {len(rows)} vectors for {len(texts)} texts: it must give one for each."
             )
+        for place, row in enumerate(rows):
+            if not all(map(math.isfinite, row)):
+                raise EngineError(f"The embedder gave a vector for text {place} with a number that is not finite.")
         return Read(rows, sum(len(text.split()) for text in texts))
 
     async def score(self, query: str, documents: Sequence[str]) -> Read:
@@ -139,11 +142,15 @@ class LazyMiniLM:
 
 
 class Seat:
-    """One reader, and one request at a time."""
+    """One reader, and one request at a time.
+
+    Of all batches, one item waits for it: a call comes after that, and before all others.
+    """
 
     def __init__(self, embedder: Embedder | None) -> None:
         self._reader: Reader = LazyMiniLM() if embedder is None else Given(embedder)
         self._seat = asyncio.Semaphore(1)
+        self._items = asyncio.Semaphore(1)
 
     @asynccontextmanager
     async def taken(self, *, or_refuse: bool) -> AsyncIterator[Reader]:
@@ -151,6 +158,12 @@ class Seat:
         if or_refuse and self._seat.locked():
             raise BUSY
         async with self._seat:
+            yield self._reader
+
+    @asynccontextmanager
+    async def taken_by_an_item(self) -> AsyncIterator[Reader]:
+        """The reader for an item of a batch."""
+        async with self._items, self._seat:
             yield self._reader
 
 

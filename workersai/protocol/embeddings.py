@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workersai.checks import is_number
 from workersai.protocol.reply import ReplyHead, result_of, unreadable, usage_of
 from workersai.protocol.values import Usage
 
@@ -107,11 +108,16 @@ def _in_order(found: list[Any]) -> list[Any]:
 def _is_vector(vector: Any) -> bool:
     if not isinstance(vector, list) or not vector or not {float, int}.issuperset(map(type, vector)):
         return False
-    return all(map(math.isfinite, vector))
+    try:
+        return all(map(math.isfinite, vector))
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
-def reranking_from_body(body: bytes, head: ReplyHead, model: str, *, documents: int) -> Reranking:
-    """The scores in a whole reply, the best first.
+def reranking_from_body(
+    body: bytes, head: ReplyHead, model: str, *, documents: int, most: int | None = None
+) -> Reranking:
+    """The scores in a whole reply, the best first, and no more than ``most``.
 
     Raises:
         WorkersAIError: the failure that it tells of; :class:`ServerError` for one that can't be read.
@@ -125,13 +131,13 @@ def reranking_from_body(body: bytes, head: ReplyHead, model: str, *, documents: 
         raise unreadable("scores a document twice", head)
     best_first = sorted(ranked, key=lambda each: (-each.score, each.index))
     usage = usage_of(result.get("usage"), model, billed=not head.from_cache)
-    return Reranking(tuple(best_first), model, usage, head.request_id, head.cache_status)
+    return Reranking(tuple(best_first[:most]), model, usage, head.request_id, head.cache_status)
 
 
 def _ranked(entry: Any, documents: int, head: ReplyHead) -> Ranked:
     index, score = (entry.get("id"), entry.get("score")) if isinstance(entry, dict) else (None, None)
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < documents:
         raise unreadable("scores a document that was not sent", head)
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if not is_number(score):
         raise unreadable(f"has no score for document {index}", head)
     return Ranked(index, float(score))

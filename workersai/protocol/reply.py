@@ -7,7 +7,6 @@ each quirk of a reply has one home.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from workersai.catalog import SERVICE_MAX_TOKENS
+from workersai.checks import is_number
 from workersai.errors import ServerError, WorkersAIError, error_for
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.leaks import LeakFilter
@@ -185,7 +185,7 @@ def usage_of(usage: Any, model: str, *, billed: bool = True) -> Usage | None:
 
 
 def _count(number: Any) -> int:
-    return int(number) if isinstance(number, int | float) and math.isfinite(number) else 0
+    return int(number) if is_number(number) else 0
 
 
 def finish_reason_of(given: Any, *, called: bool, usage: Usage | None, asked: Asked) -> str:

@@ -13,6 +13,7 @@ from ray.data.block import BlockAccessor
 from typing_extensions import Unpack
 
 from workersai.batch.settling import is_fatal
+from workersai.checks import shown
 from workersai.errors import BadRequestError, WorkersAIError
 from workersai.options import Options, call_options
 from workersai.pacing import RateLimit
@@ -102,7 +103,7 @@ class AskModel:
         if prompt is not None and column is not None:
             raise BadRequestError("Give either prompt or column; not both.")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-            raise BadRequestError(f"concurrency must be a whole number above 0, not {concurrency!r:.80}.")
+            raise BadRequestError(f"concurrency must be a whole number above 0, not {shown(concurrency)}.")
         self._prompts = Prompts(prompt, "prompt" if column is None else column, system)
         self._columns = Columns(answer_column, error_column, finish_reason_column, usage_columns)
         self._concurrency = concurrency

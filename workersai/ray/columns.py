@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from workersai.checks import shown
 from workersai.errors import BadRequestError, ConfigurationError, WorkersAIError
 from workersai.protocol.values import Completion
 
@@ -32,12 +33,12 @@ class Columns:
         for argument in ("answer_column", "error_column", "finish_reason_column"):
             value = getattr(self, argument)
             if not _is_name(value) and not (value is None and argument == "finish_reason_column"):
-                raise BadRequestError(f"{argument} must be the name of a column, not {value!r:.80}.")
+                raise BadRequestError(f"{argument} must be the name of a column, not {shown(value)}.")
         usage: Any = self.usage_columns
         if usage is not None and not (
             isinstance(usage, list | tuple) and len(usage) == _NAMES_OF_USAGE and all(map(_is_name, usage))
         ):
-            raise BadRequestError(f"usage_columns must be two names of columns, not {usage!r:.80}.")
+            raise BadRequestError(f"usage_columns must be two names of columns, not {shown(usage)}.")
         names = [name for _, name in self._named()]
         if len(set(names)) < len(names):
             raise BadRequestError(f"The new columns need names of their own; got {', '.join(map(repr, names))}.")

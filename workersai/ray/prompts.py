@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from workersai.batch.templates import Template
+from workersai.checks import shown
 from workersai.errors import BadRequestError
 from workersai.protocol.request import Input
 from workersai.protocol.values import Message
@@ -35,7 +36,7 @@ class Prompts:
     def __post_init__(self) -> None:
         for name, value in (("prompt", self.template), ("column", self.column), ("system", self.system)):
             if value is not None and not (isinstance(value, str) and value):
-                raise BadRequestError(f"{name} must be a string, and not empty; got {value!r:.80}.")
+                raise BadRequestError(f"{name} must be a string, and not empty; got {shown(value)}.")
         _ = self._template
 
     @cached_property

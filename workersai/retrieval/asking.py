@@ -29,6 +29,7 @@ logger = logging.getLogger("workersai")
 # service counts apart (wire page, "Errors").
 _SHARED = tuple(name for name in RequestOptions.model_fields if name not in ("model", "rate_limit"))
 _AROUND_ITEM = 100  # bytes of an item of a batch, beside its texts
+_ENOUGH = 10_000  # tokens; how many more a text has, nobody needs to know
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,12 @@ class Asker:
         checked_text(text, where)
         tokens, was_cut = None, False
         if self.card is not None and self.card.wordpiece:
-            tokens = count_wordpieces(text)
+            tokens = count_wordpieces(text, _ENOUGH)
             if tokens > self.card.max_tokens:
                 if not self.options.truncate:
+                    told = f"{tokens:,}" if tokens <= _ENOUGH else f"over {_ENOUGH:,}"
                     raise BadRequestError(
-                        f"{where} has {tokens:,} tokens, and {self.card.name} reads {self.card.max_tokens}: split it "
+                        f"{where} has {told} tokens, and {self.card.name} reads {self.card.max_tokens}: split it "
                         "into smaller ones, give truncate=True to have it cut, or use bge-m3, which reads 60,000."
                     )
                 text, was_cut = cut_to(text, self.card.max_tokens), True
@@ -194,11 +196,11 @@ def _tell_of_long(query: str, documents: Sequence[str], card: EmbeddingCard | No
     """
     if card is None:
         return
-    room = card.max_tokens - count_wordpieces(query)
+    room = card.max_tokens - count_wordpieces(query, card.max_tokens)
     long = [
         place
         for place, document in enumerate(documents)
-        if may_have_more(document, room) and count_wordpieces(document) > room
+        if may_have_more(document, room) and count_wordpieces(document, max(room, 0)) > room
     ]
     if long:
         logger.warning(

@@ -89,7 +89,9 @@ class RetrievalClient(BaseClient[httpx.Client]):
         """
         documents = _listed(documents, "documents")
         call = _rerank_call(self, query, documents, options)
-        return Reranking((), call.asked.model) if not documents else self._pump(call, _scores(call, len(documents)))
+        if not documents:
+            return Reranking((), call.asked.model)
+        return self._pump(call, _scores(call, len(documents), options.get("top_n")))
 
 
 class AsyncRetrievalClient(BaseClient[httpx.AsyncClient]):
@@ -126,7 +128,7 @@ class AsyncRetrievalClient(BaseClient[httpx.AsyncClient]):
         call = _rerank_call(self, query, documents, options)
         if not documents:
             return Reranking((), call.asked.model)
-        return await self._pump(call, _scores(call, len(documents)))
+        return await self._pump(call, _scores(call, len(documents), options.get("top_n")))
 
 
 def _whole_job(
@@ -141,8 +143,7 @@ def _whole_job(
 def _job(client: BaseClient[Any], texts: object, options: CorpusOptions) -> EmbeddingJob:
     client.check_open()
     taken = (Iterable, AsyncIterable) if client.awaits else (Iterable,)
-    if isinstance(texts, str | bytes) or not isinstance(texts, taken):
-        raise BadRequestError(f"texts must be texts one after the other, not {type(texts).__name__}.")
+    _check_plain(texts, "texts", taken)
     ways: dict[str, Any] = {name: options[name] for name in ("mode", "poll_interval") if name in options}
     rest = {name: value for name, value in options.items() if name not in ways}
     return EmbeddingJob(Asker(client, rest), Ways(**ways))
@@ -154,13 +155,21 @@ def _rerank_call(client: BaseClient[Any], query: str, documents: list[str], opti
 
 
 def _listed(texts: Iterable[str], name: str) -> list[str]:
-    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
-        raise BadRequestError(f"{name} must be a list of strings, not {type(texts).__name__}.")
+    _check_plain(texts, name, (Iterable,))
     return list(texts)
 
 
-def _scores(call: Call, documents: int) -> Flow[Reranking]:
+def _check_plain(texts: object, name: str, taken: tuple[type, ...]) -> None:
+    """Fails for what would be read as other texts than are meant: letters, keys, the names of columns."""
+    if hasattr(texts, "columns"):
+        raise BadRequestError(f"{name} is a table ({type(texts).__name__}): give one of its columns.")
+    no_list = getattr(texts, "ndim", 1) != 1  # NumPy's arrays of none or of several
+    if isinstance(texts, str | bytes | Mapping) or no_list or not isinstance(texts, taken):
+        raise BadRequestError(f"{name} must be strings in a list or another iterable, not {type(texts).__name__}.")
+
+
+def _scores(call: Call, documents: int, most: int | None) -> Flow[Reranking]:
     def read(body: bytes, head: ReplyHead) -> Reranking:
-        return reranking_from_body(body, head, call.asked.model, documents=documents)
+        return reranking_from_body(body, head, call.asked.model, documents=documents, most=most)
 
     return ask(call, read)

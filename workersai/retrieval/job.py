@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from workersai.calls import Call
 from workersai.catalog import MOST_TEXTS
+from workersai.checks import is_number, shown
 from workersai.errors import BadRequestError, ServerError, WorkersAIError
-from workersai.flows import Flow, Pause, ask
+from workersai.flows import Flow, Pause, ask, before_retry
 from workersai.jobs.parts import Told, poll, submission
 from workersai.jobs.steps import Begin, Ended, Hand, JobFlow, Key, Next, Take
 from workersai.protocol.batch import MOST_BYTES, placed
@@ -46,10 +47,10 @@ class Ways:
 
     def __post_init__(self) -> None:
         if self.mode not in ("calls", "batch"):
-            raise BadRequestError(f"mode must be 'calls' or 'batch', not {self.mode!r:.80}.")
+            raise BadRequestError(f"mode must be 'calls' or 'batch', not {shown(self.mode)}.")
         seconds = self.poll_interval
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _HOUR:
-            raise BadRequestError(f"poll_interval must be seconds above 0, at most 3,600, not {seconds!r:.80}.")
+        if not (is_number(seconds) and 0 < seconds <= _HOUR):
+            raise BadRequestError(f"poll_interval must be seconds above 0, at most 3,600, not {shown(seconds)}.")
 
 
 @dataclass
@@ -269,10 +270,10 @@ def _submitted(call: Call) -> Flow[Told]:
         told = yield from submission(call)
         if isinstance(told, Told):
             return told
-        if tries == call.max_retries:
-            raise told.error
+        logger.warning("It is not known whether the service took a batch of texts: %s", told.error)
+        yield from before_retry(call, told.error, tries)
+        logger.warning("The batch is sent again, and may be billed twice.")
         tries += 1
-        logger.warning("It is not known whether a batch of texts was taken; it may be billed twice: %s", told.error)
 
 
 def _joined(found: list[Embeddings], model: str, usages: list[Usage | None]) -> Embeddings:

@@ -23,13 +23,13 @@ Pooling = Literal["mean", "cls"]
 def _checked_embedder(name: str) -> str:
     if name in CATALOG or name in RERANKER_CATALOG:
         raise ValueError(f"must be an embedding model, as {', '.join(EMBEDDING_CATALOG)}")
-    return checked_model(name)
+    return checked_model(name, DEFAULT_EMBEDDING_MODEL)
 
 
 def _checked_reranker(name: str) -> str:
     if name in CATALOG or name in EMBEDDING_CATALOG:
         raise ValueError(f"must be a reranker, as {', '.join(RERANKER_CATALOG)}")
-    return checked_model(name)
+    return checked_model(name, DEFAULT_RERANKER)
 
 
 class EmbeddingOptions(RequestOptions):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import socket
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from workersai.catalog import DEFAULT_EMBEDDING_MODEL, DEFAULT_RERANKER, EMBEDDI
 from workersai.local import LocalServer
 from workersai.local.exchange import NOTE_HEADER
 from workersai.local.minilm import Pooling
+from workersai.local.vectors import Seat
 
 BASE, RERANKER, M3 = DEFAULT_EMBEDDING_MODEL, DEFAULT_RERANKER, "@cf/baai/bge-m3"
 QUEUED = "?queueRequest=true"
@@ -182,6 +185,7 @@ def test_an_embedder_of_ones_own_gives_exact_vectors(lengths: LocalServer) -> No
     [
         ([], "gave 0 vectors for 1 texts"),
         ([[0.0] * 800], "gave a vector of 800 numbers: @cf/baai/bge-base-en-v1.5 has"),
+        ([[0.0, math.nan]], "gave a vector for text 0 with a number that is not finite"),
     ],
 )
 def test_an_embedder_that_gives_something_else_is_an_error(vectors: list[list[float]], words: str) -> None:
@@ -348,6 +352,37 @@ def test_the_server_answers_others_while_it_makes_vectors() -> None:
         assert result_of(ask(server, busy))["shape"] == [1, 768]
         assert server.requests[0].wait() == "complete"
         assert server.requests[0].body == {"text": "a"}
+
+
+def test_calls_wait_for_no_more_than_one_item_of_all_batches() -> None:
+    async def main() -> list[str]:
+        seat, order = Seat(Lengths()), list[str]()
+
+        async def item(place: int) -> None:
+            async with seat.taken_by_an_item():
+                order.append(f"item {place}")
+
+        async def call(place: int) -> None:
+            async with seat.taken(or_refuse=False):
+                order.append(f"call {place}")
+
+        async with seat.taken(or_refuse=False):
+            in_line = [asyncio.ensure_future(what(place)) for what in (item, call) for place in range(3)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*in_line)
+        return order
+
+    assert asyncio.run(main()) == ["item 0", "call 0", "call 1", "call 2", "item 1", "item 2"]
+
+
+def test_an_embedder_must_be_one() -> None:
+    with pytest.raises(TypeError, match="must have a method embed"):
+        LocalServer("chat", embedder=5)  # type: ignore[arg-type]
+
+
+def test_a_whole_number_may_be_written_as_a_float(lengths: LocalServer) -> None:
+    asked = {"query": "a", "contexts": [{"text": "ab"}, {"text": "b"}, {"text": "c"}], "top_k": 2.0}
+    assert len(result_of(ask(lengths, asked, RERANKER))["response"]) == 2
 
 
 def test_a_client_that_leaves_leaves_its_seat() -> None:

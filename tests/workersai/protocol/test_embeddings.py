@@ -61,6 +61,7 @@ def test_the_usage_is_kept_where_the_service_tells_it() -> None:
         ({"data": [VECTORS[0], "abc"]}, "for text 1, no list of finite numbers"),
         ({"data": [VECTORS[0], [1.0, True, 2.0]]}, "for text 1, no list of finite numbers"),
         ({"data": [VECTORS[0], []]}, "for text 1, no list of finite numbers"),
+        ({"data": [VECTORS[0], [1.0, 10**400, 2.0]]}, "for text 1, no list of finite numbers"),
     ],
 )
 def test_a_reply_without_a_vector_for_each_text_is_an_error(result: dict[str, Any], told: str) -> None:
@@ -96,6 +97,7 @@ def test_scores_come_with_the_best_document_first() -> None:
         ([{"id": 3, "score": 0.5}], "a document that was not sent"),
         ([{"id": "0", "score": 0.5}], "a document that was not sent"),
         ([{"id": 0, "score": None}], "no score for document 0"),
+        ([{"id": 0, "score": 10**400}], "no score for document 0"),
         ([{"id": 0, "score": 0.5}, {"id": 0, "score": 0.4}], "a document twice"),
         (["x"], "a document that was not sent"),
     ],
@@ -111,8 +113,15 @@ def test_a_failure_in_the_envelope_is_told_as_one() -> None:
         reranking_from_body(body, HEAD, MODEL, documents=1)
 
 
+def test_no_more_scores_are_given_than_were_asked_for() -> None:
+    body = json.dumps({"result": {"response": [{"id": place, "score": 0.1 * place} for place in range(5)]}}).encode()
+    found = reranking_from_body(body, HEAD, MODEL, documents=5, most=2)
+    assert [each.index for each in found.results] == [4, 3]
+
+
+HUGE = st.integers(10**309, 10**310)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    st.none() | st.booleans() | st.floats() | st.integers() | HUGE | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,
 )

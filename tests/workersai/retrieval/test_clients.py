@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tests.support import Lengths, ServeLengths, connection
@@ -81,9 +83,9 @@ def test_the_pooling_is_sent_and_told(retrieval: RetrievalDriver, lengths: Local
         ("", r"texts\[0\] is empty"),
         (["a", None], r"texts\[1\] must be a string, not NoneType"),
         ([*["a"] * 150, "word " * 600], r"texts\[150\] has 602 tokens, and .*bge-base-en-v1.5 reads 512"),
-        (7, "texts must be a list of strings, not int"),
-        (b"a", "texts must be a list of strings, not bytes"),
-        ({"a": 1}, "texts must be a list of strings, not dict"),
+        (7, "texts must be strings in a list or another iterable, not int"),
+        (b"a", "texts must be strings in a list or another iterable, not bytes"),
+        ({"a": 1}, "texts must be strings in a list or another iterable, not dict"),
     ],
 )
 def test_a_text_that_has_no_vector_is_told_before_any_is_sent(
@@ -99,7 +101,7 @@ def test_a_text_that_has_no_vector_is_told_before_any_is_sent(
     [
         ({"model": "@cf/meta/llama-3.3-70b-instruct-fp8-fast"}, "model: must be an embedding model"),
         ({"model": "@cf/baai/bge-reranker-base"}, "model: must be an embedding model"),
-        ({"model": "bge"}, "model: must be a model's full name"),
+        ({"model": "bge"}, "model: must be a model's full name, which begins with @, as in '@cf/baai/bge"),
         ({"pooling": "max"}, "pooling: "),
         ({"model": M3, "pooling": "cls"}, "pooling: @cf/baai/bge-m3 takes none"),
         ({"max_concurrency": 0}, "max_concurrency: "),
@@ -116,7 +118,10 @@ def test_an_option_that_cant_be_right_is_told_by_its_name(
     assert not lengths.requests
 
 
-@pytest.mark.parametrize("options", [{"mode": "auto"}, {"poll_interval": 0}, {"poll_interval": True}])
+WRONG_WAYS = [{"mode": "auto"}, *({"poll_interval": wrong} for wrong in (0, True, 10**400, 10**5_000, float("nan")))]
+
+
+@pytest.mark.parametrize("options", WRONG_WAYS, ids=range(len(WRONG_WAYS)))
 def test_a_corpus_has_its_own_options(lengths: LocalServer, options: dict[str, Any]) -> None:
     with Client(**connection(lengths)) as client, pytest.raises(errors.BadRequestError, match=next(iter(options))):
         client.embed_corpus(["a"], **options)
@@ -285,9 +290,9 @@ def test_a_corpus_may_come_from_an_async_iterable(lengths: LocalServer) -> None:
     assert told(asyncio.run(main())) == list(range(1, 131))
 
 
-@pytest.mark.parametrize("texts", ["a text", b"bytes", 7, None])
+@pytest.mark.parametrize("texts", ["a text", b"bytes", 7, None, {"a": "text"}, np.array("a"), np.array([["a"]])])
 def test_a_corpus_is_texts_one_after_the_other(lengths: LocalServer, texts: Any) -> None:
-    with Client(**connection(lengths)) as client, pytest.raises(errors.BadRequestError, match="texts must be texts"):
+    with Client(**connection(lengths)) as client, pytest.raises(errors.BadRequestError, match="texts must be strings"):
         client.embed_corpus(texts)
 
 
@@ -302,6 +307,19 @@ class Held(Lengths):
         self.asked.set()
         self.let_go.wait(30)
         return super().embed(texts, pooling)
+
+
+TABLES = [pd.DataFrame({"text": ["a"]}), pa.table({"text": ["a"]})]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=["pandas", "arrow"])
+def test_the_names_of_columns_are_not_embedded(retrieval: RetrievalDriver, lengths: LocalServer, table: Any) -> None:
+    for ask in (retrieval.embed, retrieval.corpus):
+        with pytest.raises(errors.BadRequestError, match=r"texts is a table .*: give one of its columns"):
+            ask(lengths, table)
+    with pytest.raises(errors.BadRequestError, match="documents is a table"):
+        retrieval.rerank(lengths, "query", table)
+    assert not lengths.requests
 
 
 def test_a_cancelled_task_asks_for_no_more() -> None:
@@ -342,7 +360,7 @@ def test_no_documents_need_no_request(retrieval: RetrievalDriver, lengths: Local
         ("", ["a"], {}, "query is empty"),
         (None, ["a"], {}, "query must be a string"),
         ("a", ["a", ""], {}, r"documents\[1\] is empty"),
-        ("a", "abc", {}, "documents must be a list of strings, not str"),
+        ("a", "abc", {}, "documents must be strings in a list or another iterable, not str"),
         ("a", ["b"], {"top_n": 0}, "top_n: "),
         ("a", ["b"], {"model": BASE}, "model: must be a reranker"),
         ("a", ["b"], {"top_k": 3}, "top_k is no option"),

@@ -11,6 +11,7 @@ import pytest
 from pydantic_core import from_json
 
 from workersai import Client, CostTracker, Embeddings, errors
+from workersai.flows import Send, Wait
 from workersai.jobs.steps import Begin, Ended, Hand, Next, Take
 from workersai.protocol.reply import ReplyHead
 from workersai.retrieval.asking import Asker
@@ -89,6 +90,31 @@ def test_the_texts_of_one_call_have_one_deadline_and_those_of_a_corpus_none_toge
     corpus = Driven(iter(texts), Ways(), deadline=60)
     corpus.until_it_waits()
     assert [(begin.call.ends, begin.call.deadline) for begin in corpus.begun] == [(None, 60)] * 5
+
+
+@pytest.mark.parametrize("reply", [(200, {"status": "queued"}), (502, {})])
+def test_a_batch_that_may_have_been_taken_is_sent_again_after_a_wait(
+    reply: tuple[int, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    job = Driven(iter(["a"]), Ways("batch"), max_retries=2)
+    job.until_it_waits()
+    (submitted,) = job.begun
+    status, result = reply
+    head = ReplyHead(status, {"retry-after": "7"})
+    body = json.dumps({"result": result, "success": status == 200}).encode()
+
+    def answered(*, outcome: Any) -> Any:
+        assert isinstance(submitted.flow.send(outcome), Send)
+        submitted.flow.send(head)
+        return submitted.flow.send(body)
+
+    waits = [answered(outcome=None), answered(outcome=True)]
+    assert all(isinstance(wait, Wait) for wait in waits)
+    assert [wait.retry.attempt for wait in waits] == [1, 2]
+    assert status == 200 or [wait.retry.wait for wait in waits] == [7, 7]
+    with pytest.raises(errors.ServerError):
+        answered(outcome=True)
+    assert caplog.text.count("may be billed twice") == 2
 
 
 def test_only_texts_that_have_their_vectors_are_paid_for() -> None:
