@@ -75,7 +75,8 @@ class Opening:
         elif self._journal.fact("digest") != digest:
             raise JournalError(
                 f"{self._journal.path} is the journal of other requests than these: choose another journal, or go on "
-                "with it without requests."
+                "with that job as it is (with None in place of the requests; on the command line, workersai batch "
+                "resume)."
             )
 
     def _begin_anew(self) -> None:

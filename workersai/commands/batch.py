@@ -61,7 +61,7 @@ def run(  # noqa: PLR0913 - a command has the options that it has
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.", rich_help_panel=_PROMPTS)] = None,
     keep: Annotated[
         str | None,
-        typer.Option(help="The columns that go into the output, as in a,b.  [default: all but prompt]"),
+        typer.Option(help="The columns that go into the output, as in a,b.  [default: all but prompt, messages]"),
     ] = None,
     answer_column: Annotated[str, typer.Option(help="The column of the answers.", rich_help_panel=_ANSWERS)] = "answer",
     schema: Annotated[
@@ -101,11 +101,14 @@ def run(  # noqa: PLR0913 - a command has the options that it has
     journal: Annotated[
         Path | None, typer.Option(help="Where the job is kept.  [default: the output with .journal behind it]")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that no job of this journal has written.")
+    ] = False,
 ) -> None:
     """Answer each row of a table.
 
     Ctrl-C stops the job, and the same command, or `workersai batch resume`, goes on with it. The output has the columns
-    of the input, the answers, and why a row has none; it is written once all rows are done.
+    of the input but `prompt` and `messages`, the answers, and why a row has none; it is written once all rows are done.
 
     Examples:
     `workersai batch run reviews.csv -o answers.csv --prompt 'Is this review positive? Answer yes or no. {text}'`
@@ -139,7 +142,18 @@ def run(  # noqa: PLR0913 - a command has the options that it has
     target.check_writable()
     asked.nests = target.nests
     kept = journal or output.with_name(f"{output.name}.journal")
-    notes = {"output": str(output.resolve()), "answer": answer_column, "structured": schema is not None}
+    _check_apart({"INPUT": table, "--output": output, "--journal": kept})
+    if output.exists() and not (kept.exists() or overwrite):
+        raise BadRequestError(
+            f"{output} is there already, and no journal of a job that has written it: name another --output, or give "
+            "--overwrite."
+        )
+    notes = {
+        "input": str(table.resolve()),
+        "output": str(output.resolve()),
+        "answer": answer_column,
+        "structured": schema is not None,
+    }
 
     def requests() -> Iterator[Any]:
         yield from asked.requests(source.rows(), limit)
@@ -164,6 +178,8 @@ def resume(
     gateway: Through = None,
 ) -> None:
     """Go on with a job that was stopped, or killed."""
+    if output is not None:
+        _check_output(journal, output)
     run_job(journal, None, {"retry_failed": retry_failed, **_given(gateway=gateway)}, Limits(concurrency, rate, budget))
     _write(journal, output)
 
@@ -200,10 +216,30 @@ def _write(journal: Path, output: Path | None) -> None:
     if "columns" not in notes:
         raise BadRequestError(f"{journal} is no job of this command: workersai.batch.results_of reads its results.")
     target = Table(output or Path(notes["output"]))
+    _check_output(journal, target.path)
     columns = [(name, kind) for name, kind in notes["columns"]]
     rows = answers(results_of(journal), columns, notes["answer"], structured=notes["structured"])
     target.write(columns, rows)
     typer.echo(f"Written: {target.path}", err=True)
+
+
+def _check_output(journal: Path, output: Path) -> None:
+    written = {"--output": output, "the journal": journal}
+    notes = notes_of(journal)
+    _check_apart({**written, "the input of the job": Path(notes["input"])} if "input" in notes else written)
+
+
+def _check_apart(paths: dict[str, Path]) -> None:
+    """Fails where one file would be written over another.
+
+    Raises:
+        BadRequestError: two of them are the same.
+    """
+    seen: dict[Path, str] = {}
+    for name, path in paths.items():
+        first = seen.setdefault(path.resolve(), name)
+        if first != name:
+            raise BadRequestError(f"{first} and {name} are the same file, {path}: nothing was sent or written.")
 
 
 def _given(**options: Any) -> dict[str, Any]:

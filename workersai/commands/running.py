@@ -69,16 +69,15 @@ def run_job(journal: Path, requests: Iterable[Any] | None, options: dict[str, An
     except WorkersAIError as error:
         if isinstance(error, JournalError) or not journal.exists() or not progress_of(journal).ready:
             raise
-        larger = ", with a larger --budget" if isinstance(error, BudgetExceededError) else ""
+        larger = " a larger --budget" if isinstance(error, BudgetExceededError) else ""
         typer.echo(f"{error}\n{_so_far(progress_of(journal))} Go on with{larger}: {_again(journal)}", err=True)
         raise typer.Exit(1) from None
     _conclude(progress, journal)
 
 
 def _so_far(progress: Progress) -> str:
-    return (
-        f"{progress.answered + progress.failed:,} of {progress.rows:,} rows are done ({_dollars(progress.cost_usd)})."
-    )
+    rows = f"{progress.rows:,} rows" if progress.rows != 1 else "1 row"
+    return f"{progress.answered + progress.failed:,} of {rows} done ({_dollars(progress.cost_usd)})."
 
 
 def _again(journal: Path, *options: str) -> str:
@@ -102,7 +101,8 @@ def _conclude(progress: Progress, journal: Path) -> None:
         )
     if progress.failed:
         again = _again(journal, "--retry-failed")
-        typer.echo(f"{progress.failed:,} rows ended with an error. To ask them again: {again}", err=True)
+        rows = "1 row" if progress.failed == 1 else f"{progress.failed:,} rows"
+        typer.echo(f"{rows} ended with an error. To ask again: {again}", err=True)
 
 
 async def _job(requests: Iterable[Any] | None, ways: dict[str, Any]) -> Progress:

@@ -82,7 +82,7 @@ def test_prompts_in_answers_out(serve: Serve, tmp_path: Path) -> None:
     assert (second["n"], second["answer"], second["answer_finish_reason"]) == (None, "<two>", "stop")
     assert (third["n"], third["answer"]) == ([1, {"a": 2}], None)
     assert "code 5004" in third["answer_error"]
-    assert "3 of 3 rows are done" in done.stderr
+    assert "3 of 3 rows done" in done.stderr
     assert f"workersai batch resume {output}.journal --retry-failed" in done.stderr
     assert calls_at(server)[0]["messages"][0] == {"role": "system", "content": "Be terse."}
 
@@ -210,7 +210,7 @@ def test_ctrl_c_leaves_a_job_that_goes_on(serve: Serve, tmp_path: Path) -> None:
     arguments = ["run", source, "-o", tmp_path / "out.jsonl", "--concurrency", 3]
     code, shown = interrupted(server, *arguments, gate=gate)
     assert code == 130
-    assert "3 of 20 rows are done" in shown
+    assert "3 of 20 rows done" in shown
     assert f"workersai batch resume {journal}" in shown.replace("\n", "")
     assert "rows/s" in shown
     assert not (tmp_path / "out.jsonl").exists()
@@ -245,7 +245,7 @@ def test_a_budget_ends_the_job_and_a_larger_one_goes_on(serve: Serve, tmp_path: 
     arguments = ["run", source, "-o", tmp_path / "out.jsonl", "--max-tokens", 100, "--rate", 0]
     done = command(server, *arguments, "--budget", 0.005, ok=False)
     assert "The budget of $0.005000 could be passed" in done.stderr
-    assert "Go on with, with a larger --budget: workersai batch resume" in done.stderr
+    assert "Go on with a larger --budget: workersai batch resume" in done.stderr
     progress = progress_of(tmp_path / "out.jsonl.journal")
     assert 0 < progress.cost_usd <= 0.005
     again = command(server, "resume", tmp_path / "out.jsonl.journal", "--rate", 0, "--budget", 0.005, ok=False)
@@ -319,6 +319,28 @@ def test_a_table_that_cannot_be_read_is_told(
     assert words in done.stderr
 
 
+def test_no_file_is_written_over_another(serve: Serve, tmp_path: Path) -> None:
+    server = serve(script)
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}])
+    same = command(server, "run", source, "-o", tmp_path / "." / "in.jsonl", ok=False)
+    assert "INPUT and --output are the same file" in same.stderr
+    same = command(server, "run", source, "-o", tmp_path / "out.csv", "--journal", source, ok=False)
+    assert "INPUT and --journal are the same file" in same.stderr
+    taken = write_jsonl(tmp_path / "taken.jsonl", [{"mine": 1}])
+    there = command(server, "run", source, "-o", taken, ok=False)
+    assert "is there already, and no journal of a job that has written it" in there.stderr
+    assert server.requests == []
+    command(server, "run", source, "-o", taken, "--overwrite")
+    journal = f"{taken}.journal"
+    for again in (["export", journal, "-o", source], ["resume", journal, "-o", source]):
+        assert "--output and the input of the job are the same file" in command(server, *again, ok=False).stderr
+    assert "a .jsonl, .csv or .parquet file" in command(server, "export", journal, "-o", journal, ok=False).stderr
+    assert read_jsonl(source) == [{"prompt": "a"}]
+    assert [row["answer_error"] for row in read_jsonl(taken)] == [None]
+    command(server, "run", source, "-o", taken)
+    assert len(server.requests) == 1
+
+
 def test_a_wrong_token_stops_the_job_and_tells_how_to_go_on(serve: Serve, tmp_path: Path) -> None:
     server = serve(script)
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}] * 50)
@@ -354,7 +376,7 @@ def test_a_second_ctrl_c_breaks_off_what_is_under_way(serve: Serve, tmp_path: Pa
             assert "Ctrl-C again" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 130
-            assert "0 of 1 rows are done" in process.stderr.read()
+            assert "0 of 1 row done" in process.stderr.read()
         finally:
             process.kill()
     assert server.requests[0].wait() == "disconnected"
