@@ -38,6 +38,7 @@ class RunOptions(Options, total=False):
     on_retry: OnRetry | None
 
 
+_OF_A_CLIENT = ("account_id", "api_token", "base_url", "settings", "http_client", "on_retry")
 _BESIDE_OPTIONS = [name for name in RunOptions.__annotations__ if name not in Options.__annotations__]
 
 
@@ -93,6 +94,7 @@ class BaseClient(Generic[ClientT]):
         **defaults: Unpack[Options],
     ) -> None:
         api_token = hidden(api_token)
+        call_options(defaults, beside=_OF_A_CLIENT)
         if settings is not None and (account_id or api_token or base_url):
             raise ConfigurationError("Give either settings, or account_id, api_token and base_url; not both.")
         if settings is not None and not isinstance(settings, Settings):
@@ -101,7 +103,6 @@ class BaseClient(Generic[ClientT]):
             wanted, given = self._http_kind.__name__, type(http_client).__name__
             raise ConfigurationError(f"http_client must be an httpx.{wanted} or the word 'httpx', not {given}.")
         self.settings = settings or Settings(account_id=account_id, api_token=api_token, base_url=base_url)
-        call_options(defaults)
         self._defaults = defaults
         self._on_retry = self.checked_on_retry(on_retry)
         self._given_http_client: ClientT | Literal["httpx"] | None = http_client

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import httpx
-from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self, override
 
 from workersai.async_client import AsyncClient
@@ -21,6 +23,11 @@ from workersai.settings import Settings, hidden
 
 _TOKENS = ("api_token", "api_key")
 _OF_THE_ACCOUNT = ("account_id", "api_token", "api_key", "base_url", "http_client", "http_async_client")
+
+
+def _misspelt(near: str) -> PydanticCustomError:
+    words = "Extra inputs are not permitted. Did you mean {near}?"
+    return PydanticCustomError("extra_forbidden", words, {"near": near})
 
 
 class Connected(RequestOptions):
@@ -71,10 +78,23 @@ class Connected(RequestOptions):
             return data
         for name in _TOKENS:
             hidden(data.get(name))  # what is no string is refused without being shown
+        cls._check_names(data)
         return {
             name: SecretStr(value) if isinstance(value, str) and re.search("token|key", str(name)) else value
             for name, value in data.items()
         }
+
+    @classmethod
+    def _check_names(cls, data: Mapping[str, Any]) -> None:
+        """Fails for names that were meant otherwise; of others that there aren't, Pydantic tells itself."""
+        known = [*cls.model_fields, *(field.alias for field in cls.model_fields.values() if field.alias), *_TOKENS]
+        wrong: list[InitErrorDetails] = [
+            {"type": _misspelt(near[0]), "loc": (name,), "input": "***"}  # it may have been meant for the token
+            for name in data
+            if name not in known and (near := difflib.get_close_matches(str(name), known, n=1))
+        ]
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong, hide_input=True)
 
     @override
     def __setattr__(self, name: str, value: Any) -> None:

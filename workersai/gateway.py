@@ -64,6 +64,10 @@ class Gateway:
 
     def __post_init__(self) -> None:
         _check_header("id", self.id)
+        try:
+            _check_id(self.id)
+        except ValueError as error:
+            raise BadRequestError(f"id {error}, got {shown(self.id)}.") from None
         _check_whole("cache_ttl", self.cache_ttl, *_TTL, " of seconds")
         if not isinstance(self.skip_cache, bool):
             raise BadRequestError(f"skip_cache must be True or False, not {shown(self.skip_cache)}.")
@@ -110,7 +114,7 @@ def gateway_of(given: object) -> Gateway:
     if isinstance(given, Gateway):
         return given
     if isinstance(given, str):
-        checked_header_value(given)
+        _check_id(given)
         return Gateway(given)
     if not isinstance(given, Mapping):
         raise ValueError("must be a gateway's id, a workersai.Gateway, or a dict of its settings")  # noqa: TRY004 - Pydantic wraps it
@@ -133,6 +137,12 @@ def checked_gateway(given: Any) -> Gateway | str | None:
         return None
     gateway = gateway_of(given)
     return given if isinstance(given, str) else gateway
+
+
+def _check_id(given: str) -> None:
+    checked_header_value(given)
+    if "/" in given:
+        raise ValueError("must be the gateway's id, as in 'my-gateway': its URL is made from that and base_url")
 
 
 def plain_gateway(gateway: Gateway | Mapping[str, Any] | str | None) -> Mapping[str, Any] | str | None:

@@ -59,7 +59,7 @@ def checked_model(name: str, example: str = DEFAULT_MODEL) -> str:
 def _checked_generator(name: str) -> str:
     """A model's name, and not one of those that are known to write no text."""
     if name in EMBEDDING_CATALOG or name in RERANKER_CATALOG:
-        raise ValueError("must be a model that generates text; for this one there are embed and rerank")
+        raise ValueError("must be a model that generates text; this one is for embeddings or for reranking")
     return checked_model(name)
 
 
@@ -251,11 +251,14 @@ def checked_options(kind: type[OptionsT], given: Mapping[str, Any], *, beside: C
         raise BadRequestError(" ".join(_sentence(problem, known) for problem in error.errors())) from None
 
 
+_ELSEWHERE = {"stream": " For the answer in pieces, call stream in place of run."}
+
+
 def _sentence(problem: Any, known: Collection[str]) -> str:
     name = ".".join(map(str, problem["loc"][:1]))
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, known, n=1)
-        meant = f" Did you mean {near[0]}?" if near else ""
+        meant = f" Did you mean {near[0]}?" if near else _ELSEWHERE.get(name, "")
         return f"{name} is no option of a call; there are: {', '.join(known)}.{meant}"
     says = problem["msg"].removeprefix("Value error, ")
     return f"{name}: {says}, got {shown(problem['input'])}."

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from workersai.errors import BadRequestError
 from workersai.protocol.estimate import fewest_tokens, most_tokens
 from workersai.protocol.request import Input, messages_to_wire
 from workersai.protocol.template import frame_tokens, tool_text, turn_text, turn_tokens
@@ -61,10 +62,12 @@ def count_tokens(text_or_messages: Input, *, tools: Sequence[ToolLike] | None = 
         (``benchmarks/tokens.py``, and the texts of its tests).
 
     Raises:
-        BadRequestError: a message or a tool is not one that the service takes.
+        BadRequestError: it is neither; or a message or a tool is not one that the service takes.
     """
     if isinstance(text_or_messages, str):
         return text_tokens(text_or_messages).most
+    if not isinstance(text_or_messages, list | tuple):
+        raise BadRequestError(f"A text or a list of messages is counted, not {type(text_or_messages).__name__}.")
     if not text_or_messages:
         return 0
     return prompt_tokens(messages_to_wire(text_or_messages), offer_of(tools, None).tools).most

@@ -15,7 +15,7 @@ from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
-from langchain_workersai import WorkersAIEmbeddings, WorkersAIRerank
+from langchain_workersai import ChatWorkersAI, WorkersAIEmbeddings, WorkersAILLM, WorkersAIRerank
 from tests.support import ServeLengths, connection
 from workersai import errors
 from workersai.local import LocalServer
@@ -147,3 +147,19 @@ def test_langchains_cache_of_vectors_takes_it(lengths: LocalServer) -> None:
 def test_the_rerankers_errors_are_langchains_too(lengths: LocalServer) -> None:
     with pytest.raises(langchain.ModelInvalidRequestError, match=r"documents\[0\] is empty"):
         WorkersAIRerank(**connection(lengths)).compress_documents([Document("")], "q")
+
+
+@pytest.mark.parametrize("kind", [ChatWorkersAI, WorkersAILLM, WorkersAIEmbeddings, WorkersAIRerank])
+def test_a_misspelt_field_is_told_with_the_right_one(kind: Any) -> None:
+    with pytest.raises(ValidationError, match=r"(?s)modle.*Extra inputs are not permitted. Did you mean model\?"):
+        kind(account_id="a", api_token="t", modle="@cf/x/y")
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        kind(account_id="a", api_token="t", zzz=1)
+    with pytest.raises(ValidationError) as error:
+        kind(account_id="a", api_tokn="secret")
+    assert "secret" not in f"{error.value!s} {error.value.errors()}"
+
+
+@pytest.mark.parametrize("kind", [WorkersAIEmbeddings, WorkersAIRerank])
+def test_its_fields_have_a_json_schema(kind: Any) -> None:
+    assert {"model", "gateway", "timeout"} <= kind.model_json_schema()["properties"].keys()

@@ -101,6 +101,7 @@ def test_an_id_alone_is_one_header_and_a_call_may_take_it_back(driver: Driver, s
         ({"id": ""}, "id must be printable ASCII"),
         ({"id": "a\r\nx-evil: 1"}, "id must be printable ASCII"),
         ({"id": 7}, "id must be a string"),
+        ({"id": "https://gateway.example/v1/a/b"}, "id must be the gateway's id, as in 'my-gateway'"),
         ({"cache_ttl": 59}, "cache_ttl must be a whole number of seconds from 60 to 2,678,400, not 59"),
         ({"cache_ttl": 3_000_000}, "cache_ttl must be"),
         ({"cache_ttl": 60.5}, "cache_ttl must be"),

@@ -17,6 +17,13 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def test_a_misspelt_argument_of_a_client_is_told_with_the_right_one() -> None:
+    with pytest.raises(BadRequestError, match=r"tokn is no option .*, account_id, api_token, .*, on_retry\."):
+        Client(account_id="a", api_token="t", tokn="secret")  # type: ignore[call-arg]
+    with pytest.raises(BadRequestError, match=r"Did you mean api_token\?"):
+        Client(account_id="a", api_tokn="secret")  # type: ignore[call-arg]
+
+
 def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.setenv(name, "https://from.example")

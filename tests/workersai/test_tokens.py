@@ -165,3 +165,8 @@ def test_what_the_service_does_not_take_is_not_counted() -> None:
         count_tokens([{"role": "critic", "content": "x"}])
     with pytest.raises(BadRequestError, match="has no name"):
         count_tokens([Message("user", "x")], tools=[{"name": ""}])
+
+
+def test_what_is_neither_text_nor_messages_is_not_counted() -> None:
+    with pytest.raises(BadRequestError, match="A text or a list of messages is counted, not NoneType"):
+        count_tokens(None)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 # No postponed annotations here: Typer reads them at run time.
 import json
+import re
 import sys
 from contextlib import closing, suppress
 from importlib import import_module
@@ -141,6 +142,8 @@ class _Conversation:
                 self._turns.clear()
             case "/help":
                 note(_HELP)
+            case command if re.fullmatch(r"/\w*", command):
+                note(f"There is no {command}; /help lists what there is.")
             case question:
                 self._answer(Message("user", question))
 

@@ -78,6 +78,13 @@ def test_help_lists_what_else_there_is_and_asks_nothing(serve: Serve) -> None:
     assert "/reset" in done.stderr
 
 
+def test_a_command_that_there_is_not_is_told_and_not_asked(serve: Serve) -> None:
+    server = serve("Yes.")
+    done = finished("chat", environment=towards(server), typed="/clear\n/etc/hosts is what?\n")
+    assert (done.stdout, said_to(server)) == ("Yes.\n", [user("/etc/hosts is what?")])
+    assert "There is no /clear; /help lists what there is." in done.stderr
+
+
 def test_the_first_failure_in_a_pipe_ends_the_command(serve: Serve) -> None:
     server = serve(["One.", FAILURE, "Three."])
     done = finished("chat", environment=towards(server), typed="first\nsecond\nthird\n")

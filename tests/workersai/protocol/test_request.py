@@ -152,6 +152,7 @@ def test_bad_input_is_refused_by_name(model_input: Any, says: str) -> None:
         ({"session_affinity": ""}, "session_affinity: must be printable"),
         ({"session_affinity": " x"}, "session_affinity: must be printable"),
         ({"gateway": "x "}, "gateway: must be printable"),
+        ({"stream": True}, r"stream is no option .* For the answer in pieces, call stream in place of run\."),
         ({"tempertaure": 1}, r"tempertaure is no option of a call; there are: model, .* Did you mean temperature\?"),
         ({"temperature": 9, "top_k": 0}, "temperature: .* top_k: "),
     ],
