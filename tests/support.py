@@ -25,7 +25,7 @@ ServeLengths = Callable[[Faults | None], LocalServer]
 
 def connection(server: LocalServer) -> dict[str, Any]:
     """The arguments that point a client or a model at the server."""
-    return {"base_url": server.base_url, "account_id": server.account_id, "api_token": server.api_token}
+    return {**server.connection}
 
 
 def request_of(

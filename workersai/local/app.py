@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypedDict
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -62,6 +62,14 @@ BASE_PATH = "/client/v4"
 _ACCOUNT = BASE_PATH + "/accounts/{account_id}/ai"
 # The limit that the service names for a batch, the largest of its requests.
 _MOST_BYTES = 10_000_000
+
+
+class Connection(TypedDict):
+    """Where a service is, and whose calls it takes."""
+
+    base_url: str
+    account_id: str
+    api_token: str
 
 
 class LocalApp:

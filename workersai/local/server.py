@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import Self, override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from workersai.local.app import BASE_PATH, LocalApp
+from workersai.local.app import BASE_PATH, Connection, LocalApp
 from workersai.local.engine import Engine
 from workersai.local.exchange import Desk
 from workersai.local.faults import FaultPlan, Faults
@@ -122,6 +122,11 @@ class LocalServer:
             "CLOUDFLARE_ACCOUNT_ID": self.account_id,
             "CLOUDFLARE_API_TOKEN": self.api_token,
         }
+
+    @property
+    def connection(self) -> Connection:
+        """The arguments that point a client or a model at this server: ``Client(**server.connection)``."""
+        return {"base_url": self.base_url, "account_id": self.account_id, "api_token": self.api_token}
 
     @property
     def requests(self) -> list[RequestRecord]:

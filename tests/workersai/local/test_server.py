@@ -21,6 +21,7 @@ from tests.workersai.local.asking import (
     run,
     run_url,
 )
+from workersai import Client
 from workersai.local import Answer, Gate, LocalServer, ScriptedEngine
 from workersai.local.engine import EngineError
 
@@ -275,3 +276,8 @@ def test_the_last_thousand_requests_are_kept(serve: Serve) -> None:
         for number in range(1_003):
             client.post(run_url(server), json={"prompt": f"{number}"})
     assert [record.body["prompt"] for record in server.requests] == [f"{number}" for number in range(3, 1_003)]
+
+
+def test_its_connection_points_a_client_at_it() -> None:
+    with LocalServer("yes", account_id="mine", api_token="own-token") as server, Client(**server.connection) as client:
+        assert client.run("hi").text == "yes"
