@@ -239,27 +239,22 @@ def retried(call: Call, attempt: Callable[[], Flow[T]], may_retry: Callable[[], 
             return (yield from attempt())
         except WorkersAIError as error:
             error.reword(call.request.without_token(error.message))
-            if not error.retryable or not may_retry():
+            if not (error.retryable and may_retry() and (yield from another_try(call, error, tries))):
                 raise
-            failure = error
-        yield from before_retry(call, failure, tries)
         tries += 1
 
 
-def before_retry(call: Call, error: WorkersAIError, tries: int) -> Flow[None]:
-    """Lets the wait before another attempt pass, after so many that were retries.
-
-    Raises:
-        WorkersAIError: the error, where there is no further attempt.
-    """
+def another_try(call: Call, error: WorkersAIError, tries: int) -> Flow[bool]:
+    """Lets the wait before another attempt pass, after so many that were retries; False where there is to be none."""
     if tries >= call.max_retries:
-        raise error
+        return False
     wait = backoff(error, tries)
     if wait is None:
         error.reword(f"{error.message} It asks to wait {error.retry_after:,.0f} s: too long to wait here.")
-        raise error
-    if not (yield Wait(Retry(error, attempt=tries + 1, wait=wait), call.max_retries)):
-        given_up = f"Not tried again: the deadline of {call.deadline:g} s leaves no time for it."
-        logger.info("%s %s", given_up, error)
-        error.reword(f"{error.message} {given_up}")
-        raise error
+        return False
+    if (yield Wait(Retry(error, attempt=tries + 1, wait=wait), call.max_retries)):
+        return True
+    given_up = f"Not tried again: the deadline of {call.deadline:g} s leaves no time for it."
+    logger.info("%s %s", given_up, error)
+    error.reword(f"{error.message} {given_up}")
+    return False

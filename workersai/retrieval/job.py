@@ -18,7 +18,7 @@ from workersai.calls import Call
 from workersai.catalog import MOST_TEXTS
 from workersai.checks import is_number, shown
 from workersai.errors import BadRequestError, ServerError, WorkersAIError
-from workersai.flows import Flow, Pause, ask, before_retry
+from workersai.flows import Flow, Pause, another_try, ask
 from workersai.jobs.parts import Told, poll, submission
 from workersai.jobs.steps import Begin, Ended, Hand, JobFlow, Key, Next, Take
 from workersai.protocol.batch import MOST_BYTES, placed
@@ -271,7 +271,8 @@ def _submitted(call: Call) -> Flow[Told]:
         if isinstance(told, Told):
             return told
         logger.warning("It is not known whether the service took a batch of texts: %s", told.error)
-        yield from before_retry(call, told.error, tries)
+        if not (yield from another_try(call, told.error, tries)):
+            raise told.error
         logger.warning("The batch is sent again, and may be billed twice.")
         tries += 1
 
