@@ -30,7 +30,8 @@ from workersai.local.engine import CalledTool
 from workersai.local.engine import Usage as ToldUsage
 from workersai.local.scripted import Answer, Gate
 from workersai.retrieval.asking import Asker
-from workersai.retrieval.job import EmbeddingJob, Ways
+from workersai.retrieval.job import EmbeddingJob
+from workersai.retrieval.options import Ways
 from workersai.tracing import traced
 
 MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"

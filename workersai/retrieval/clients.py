@@ -17,8 +17,8 @@ from workersai.jobs.threads import results_in_threads
 from workersai.protocol.embeddings import Embeddings, Reranking, Vector, reranking_from_body
 from workersai.protocol.reply import ReplyHead
 from workersai.retrieval.asking import Asker, rerank_call
-from workersai.retrieval.job import EmbeddingJob, Ways
-from workersai.retrieval.options import CorpusOptions, EmbedOptions, RankOptions
+from workersai.retrieval.job import EmbeddingJob
+from workersai.retrieval.options import CorpusOptions, EmbedOptions, RankOptions, Ways
 
 T = TypeVar("T")
 

@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 from workersai.calls import Call
 from workersai.catalog import MOST_TEXTS
-from workersai.checks import is_number, shown
-from workersai.errors import BadRequestError, ServerError, WorkersAIError
+from workersai.errors import ContextWindowExceededError, ServerError, WorkersAIError
 from workersai.flows import Flow, Pause, another_try, ask
 from workersai.jobs.parts import Told, poll, submission
 from workersai.jobs.steps import Begin, Ended, Hand, JobFlow, Key, Next, Take
@@ -26,7 +25,7 @@ from workersai.protocol.embeddings import Embeddings, embeddings_of
 from workersai.protocol.reply import ReplyHead, error_of, result_of, unreadable
 from workersai.protocol.values import Usage
 from workersai.retrieval.asking import Asker, Group, Text
-from workersai.retrieval.options import dimensions_of
+from workersai.retrieval.options import Ways, dimensions_of
 
 logger = logging.getLogger("workersai")
 
@@ -35,22 +34,6 @@ _MOST_AHEAD = 8_000  # texts; as many vectors of 1,024 numbers take a quarter of
 _LONGEST_INTERVAL = 30.0  # seconds
 _SLOWING = 1.5
 _AROUND = 100  # bytes of a batch's body, beside its items
-_HOUR = 3_600
-
-
-@dataclass(frozen=True)
-class Ways:
-    """How the vectors are asked for."""
-
-    mode: Literal["calls", "batch"] = "calls"
-    poll_interval: float = 2.0
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("calls", "batch"):
-            raise BadRequestError(f"mode must be 'calls' or 'batch', not {shown(self.mode)}.")
-        seconds = self.poll_interval
-        if not (is_number(seconds) and 0 < seconds <= _HOUR):
-            raise BadRequestError(f"poll_interval must be seconds above 0, at most 3,600, not {shown(seconds)}.")
 
 
 @dataclass
@@ -222,7 +205,15 @@ class EmbeddingJob:
         def read(body: bytes, head: ReplyHead) -> Embeddings:
             return self._read(result_of(body, head), head, group)
 
-        return ask(call, read)
+        try:
+            return (yield from ask(call, read))
+        except ContextWindowExceededError as error:  # of bge-m3, whose tokens are not counted here
+            first, last = group.texts[0].place, group.texts[-1].place
+            error.reword(
+                f"{call.asked.model} can't read one of texts[{first}] to texts[{last}] whole: split it, or give "
+                f"truncate=True to have it cut. {error.message}"
+            )
+            raise
 
     def _read(self, result: Mapping[str, Any], head: ReplyHead, group: Group) -> Embeddings:
         model, texts = self._asker.options.model, len(group.texts)

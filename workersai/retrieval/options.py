@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -14,10 +15,14 @@ from workersai.catalog import (
     RERANKER_CATALOG,
     embedding_card,
 )
+from workersai.checks import is_number, shown
+from workersai.errors import BadRequestError
 from workersai.options import RequestOptions, SharedOptions, checked_model
 from workersai.retries import OnRetry
 
 Pooling = Literal["mean", "cls"]
+
+_HOUR = 3_600  # seconds
 
 
 def _checked_embedder(name: str) -> str:
@@ -81,6 +86,21 @@ class CorpusOptions(EmbedOptions, total=False):
 
     poll_interval: float
     """Seconds until a batch is first asked for, 2 by default; later polls are further apart, up to 30 seconds."""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How the vectors of a corpus are asked for: the settings of :class:`CorpusOptions` that are its own."""
+
+    mode: Literal["calls", "batch"] = "calls"
+    poll_interval: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("calls", "batch"):
+            raise BadRequestError(f"mode must be 'calls' or 'batch', not {shown(self.mode)}.")
+        seconds = self.poll_interval
+        if not (is_number(seconds) and 0 < seconds <= _HOUR):
+            raise BadRequestError(f"poll_interval must be seconds above 0, at most 3,600, not {shown(seconds)}.")
 
 
 class RankOptions(SharedOptions, total=False):

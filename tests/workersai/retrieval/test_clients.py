@@ -141,6 +141,14 @@ def test_bge_m3_reads_what_the_others_refuse_and_is_told_to_cut(
     assert [record.body.get("truncate_inputs") for record in lengths.requests] == [None, True]
 
 
+@pytest.mark.parametrize("mode", ["calls", "batch"])
+def test_what_is_too_long_for_bge_m3_says_what_to_do(
+    retrieval: RetrievalDriver, lengths: LocalServer, mode: str
+) -> None:
+    with pytest.raises(errors.ContextWindowExceededError, match=r"one of texts\[100\] to texts\[101\] .*truncate=True"):
+        retrieval.corpus(lengths, ["a"] * 101 + ["word " * 60_001], model=M3, mode=mode)
+
+
 def test_the_clients_own_options_hold_but_for_the_model_and_the_rate_limit(lengths: LocalServer) -> None:
     defaults: dict[str, Any] = {"gateway": "gw", "temperature": 1, "rate_limit": RateLimit(1, 1000, name="generation")}
     with Client(**connection(lengths), **defaults) as client:

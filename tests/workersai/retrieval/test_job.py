@@ -15,7 +15,8 @@ from workersai.flows import Send, Wait
 from workersai.jobs.steps import Begin, Ended, Hand, Next, Take
 from workersai.protocol.reply import ReplyHead
 from workersai.retrieval.asking import Asker
-from workersai.retrieval.job import EmbeddingJob, Ways
+from workersai.retrieval.job import EmbeddingJob
+from workersai.retrieval.options import Ways
 
 CLIENT = Client(account_id="acc", api_token="token", base_url="http://127.0.0.1:1/client/v4")
 
