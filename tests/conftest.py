@@ -55,7 +55,7 @@ def _connections_of_its_own() -> Iterator[None]:
     """No test finds connections that one before it left open: what is forgotten without being closed stays open."""
     yield
     for pool in _POOLS.drop(lambda _: True):
-        pool.http.close()
+        pool.transport.close()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx
 import vcr
 import yaml
 
@@ -32,6 +33,13 @@ REPLAYED: dict[str, Any] = {
     "api_token": "TOKEN",
     "max_retries": 0,
 }
+
+
+def recordable() -> dict[str, Any]:
+    """The arguments of a client that vcrpy can record and replay: it knows httpx's connections, and not ours."""
+    return {**REPLAYED, "http_client": httpx.Client()}
+
+
 STEADY: dict[str, Any] = {"temperature": 0, "seed": 1, "max_tokens": 40}
 _ASKED_HEADERS = ("content-type", "x-session-affinity")
 _KEPT_HEADERS = ("content-type", "cf-ray", "retry-after")
@@ -64,8 +72,8 @@ def _streamed(model_input: Any, **options: Any) -> Callable[[Client], Any]:
 
 
 def _with_wrong_token(client: Client) -> Any:
-    known = client.settings
-    with Client(account_id=known.account_id, base_url=known.base_url, api_token="wrong", max_retries=0) as stranger:
+    known = Settings(account_id=client.settings.account_id, base_url=client.settings.base_url, api_token="wrong")
+    with Client(settings=known, max_retries=0, http_client=httpx.Client()) as stranger:
         return stranger.run("hi", **STEADY)
 
 
@@ -170,7 +178,8 @@ def main() -> None:
         if settings is None:
             server, source = stack.enter_context(LocalServer()), "the local server, with SmolLM2"
             settings = Settings(base_url=server.base_url, account_id=server.account_id, api_token=server.api_token)
-        client = stack.enter_context(Client(settings=settings, max_retries=0))
+        http = stack.enter_context(httpx.Client())
+        client = stack.enter_context(Client(settings=settings, max_retries=0, http_client=http))
         for name in EXCHANGES:
             record(client, name, source=source, folder=folder)
         CASSETTES.mkdir(exist_ok=True)

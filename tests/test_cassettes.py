@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from vcr.errors import CannotOverwriteExistingCassetteException
@@ -14,7 +15,7 @@ from vcr.errors import CannotOverwriteExistingCassetteException
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
 from tests.live import account
-from tests.recording import CASSETTES, EXCHANGES, QUESTION, REFUSED, REPLAYED, STEADY, cassette, record
+from tests.recording import CASSETTES, EXCHANGES, QUESTION, REFUSED, REPLAYED, STEADY, cassette, record, recordable
 from workersai import AsyncClient, Client, Completion, Settings
 from workersai.local import LocalServer, RawReply
 
@@ -30,7 +31,7 @@ def _without_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def completion_of(name: str) -> Completion:
-    with cassette(name), Client(**REPLAYED) as client:
+    with cassette(name), Client(**recordable()) as client:
         result: Any = EXCHANGES[name](client)
     completion: Completion = result[-1].completion if isinstance(result, list) else result
     return completion
@@ -75,11 +76,11 @@ def test_a_stream_and_a_whole_answer_are_the_same() -> None:
 
 def test_every_face_replays_the_same_exchange() -> None:
     expected = completion_of("messages").text
-    chat, llm = ChatWorkersAI(**REPLAYED, **STEADY), WorkersAI(**REPLAYED, **STEADY)
+    chat, llm = ChatWorkersAI(**recordable(), **STEADY), WorkersAI(**recordable(), **STEADY)
     asked = [(message.role, message.content) for message in QUESTION]
 
     async def run() -> str:
-        async with AsyncClient(**REPLAYED) as client:
+        async with AsyncClient(**REPLAYED, http_client="httpx") as client:
             return (await client.run(QUESTION, **STEADY)).text
 
     with cassette("messages"):
@@ -90,7 +91,7 @@ def test_every_face_replays_the_same_exchange() -> None:
 
 
 def test_a_request_is_only_matched_with_the_headers_that_matter() -> None:
-    with cassette("session"), Client(**REPLAYED) as client, pytest.raises(CannotOverwriteExistingCassetteException):
+    with cassette("session"), Client(**recordable()) as client, pytest.raises(CannotOverwriteExistingCassetteException):
         client.run(QUESTION, session_affinity="another", **STEADY)
 
 
@@ -102,7 +103,8 @@ def test_a_recording_of_compressed_bytes_is_read_and_scrubbed(tmp_path: Path, mo
     script = RawReply(gzip.compress(body), headers=headers)
     with (
         LocalServer(lambda _: script, account_id=number, api_token=token, faults=[None, "3040"]) as server,
-        Client(base_url=server.base_url, account_id=number, api_token=token, max_retries=0) as client,
+        httpx.Client() as http,
+        Client(base_url=server.base_url, account_id=number, api_token=token, max_retries=0, http_client=http) as client,
     ):
         record(client, "prompt", source="the local server", folder=tmp_path)
         with pytest.raises(SystemExit, match="messages: RateLimitError, where there should be an answer"):
@@ -111,7 +113,7 @@ def test_a_recording_of_compressed_bytes_is_read_and_scrubbed(tmp_path: Path, mo
     assert token not in text
     assert number not in text
     assert "x-whose" not in text
-    with cassette("prompt", folder=tmp_path), Client(**REPLAYED) as client:
+    with cassette("prompt", folder=tmp_path), Client(**recordable()) as client:
         assert EXCHANGES["prompt"](client).text == "TOKEN of ACCOUNT"
 
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.support import connection
-from workersai import AsyncClient, Client, retries
+from workersai import AsyncClient, Client, _cleanup, retries
 from workersai.errors import WorkersAIError
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest
@@ -93,8 +93,10 @@ def _nothing_left() -> Iterator[None]:
         ours = sum(type(thing) in (StreamReader, httpx.Request, httpx.Response) for thing in gc.get_objects())
         return open_files(), threading.active_count(), ours
 
+    _cleanup.start()  # which stays
     before = left()
     yield
+    _cleanup.flush()
     assert left() == before
 
 

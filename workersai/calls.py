@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, Literal
+from typing import Any, Generic, Literal, TypeVar
 
+import httpx
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
@@ -17,7 +18,7 @@ from workersai.deadline import Deadline
 from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import Options, call_options
 from workersai.pacing import Limiter, RateLimit, limiter_of
-from workersai.pools import ClientT, Pool, settings_key
+from workersai.pools import PoolKey, settings_key
 from workersai.protocol.affinity import in_session
 from workersai.protocol.json_mode import JSONMode, ResponseFormat, json_mode_of
 from workersai.protocol.reply import Asked
@@ -42,6 +43,7 @@ _OF_A_CLIENT = ("account_id", "api_token", "base_url", "settings", "http_client"
 _BESIDE_OPTIONS = [name for name in RunOptions.__annotations__ if name not in Options.__annotations__]
 
 
+ClientT = TypeVar("ClientT", httpx.Client, httpx.AsyncClient)
 Operation = Literal["chat", "text_completion", "embeddings", "rerank"]
 
 
@@ -118,12 +120,7 @@ class BaseClient(Generic[ClientT]):
         return {name: self.__dict__[name] for name in _STATE}
 
     @cached_property
-    def _given_pool(self) -> Pool[ClientT] | None:
-        given = self._given_http_client
-        return Pool(given) if isinstance(given, self._http_kind) else None
-
-    @cached_property
-    def _pool_key(self) -> tuple[str | None, ...]:
+    def _pool_key(self) -> PoolKey:
         return settings_key(self.settings)
 
     def check_open(self) -> None:

@@ -1,30 +1,27 @@
-"""Client: pumps a flow over httpx.Client."""
+"""Client: drives a flow over a pool of sockets, or over the caller's httpx.Client."""
 
 from __future__ import annotations
 
-import threading
-import time
 import weakref
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
+from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 from typing_extensions import Self, Unpack
 
-from workersai import flows
+from workersai import flows, pools
+from workersai._cleanup import start
+from workersai._engine.sync_driver import Exchange, SyncTransport
+from workersai._transport.httpx_clients import HttpxTransport
+from workersai._transport.sync_pool import SyncPool
 from workersai.calls import Call, RunOptions
-from workersai.deadline import END_OF_BODY, Deadline, HeldTo
-from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
-from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Pause, Receive, ReceiveAll, Send, Step, Turn, Wait
-from workersai.pacing import Limiter
-from workersai.pools import Pool, Pools, new_client
-from workersai.protocol.reply import ReplyHead
-from workersai.protocol.request import Input, Request
+from workersai.flows import Emit, Finished, Flow
+from workersai.pools import Pool, PoolKey, Pools, route_to
+from workersai.protocol.request import Input
 from workersai.protocol.values import Completion, Delta
 from workersai.retrieval.clients import RetrievalClient
-from workersai.tracing import traced
-from workersai.transport import FAILURES, build, check_open, error_from_httpx, head_of, is_plain
 
 if TYPE_CHECKING:
     from workersai.batch import Batch, BatchOptions, RequestLike
@@ -97,12 +94,16 @@ class Client(RetrievalClient):
         ``response_format`` the whole answer comes in one piece.
         """
         call = self.prepare(model_input, options, stream=True)
+        start()  # now, since the end of the stream may come in a finalizer, which can start no thread
         return self._stream(call)
 
     def _stream(self, call: Call) -> Generator[Delta, None, None]:
-        with _Exchange(self._pool(), call, flows.stream(call)) as exchange:
+        with Exchange(self._pool(), call, flows.stream(call)) as exchange:
             while isinstance(step := exchange.advance(), Emit):
-                yield from step.deltas
+                for delta in step.deltas:
+                    yield delta
+                    if call.deadline is not None and exchange.is_late and delta is not step.deltas[-1]:
+                        exchange.expire()
 
     def batch(self, requests: Iterable[RequestLike] | None = None, /, **options: Unpack[BatchOptions]) -> Batch:
         """The results of any number of requests, by the service's Async Batch API where it fits, else by single calls.
@@ -136,7 +137,7 @@ class Client(RetrievalClient):
         return Batch(job_of(self, requests, options), () if requests is None else requests, self._pump)
 
     def _pump(self, call: Call, flow: Flow[T]) -> T:
-        with _Exchange(self._pool(), call, flow) as exchange:
+        with Exchange(self._pool(), call, flow) as exchange:
             end = exchange.advance()
         assert isinstance(end, Finished)  # noqa: S101 - it emits nothing
         return end.value
@@ -145,7 +146,7 @@ class Client(RetrievalClient):
         """Closes the connection pool if no other client uses it; this one can't be used after that."""
         self._closed = True
         for pool in _POOLS.leave(self):
-            pool.http.close()
+            pool.transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -155,143 +156,20 @@ class Client(RetrievalClient):
     ) -> None:
         self.close()
 
-    def _pool(self) -> Pool[httpx.Client]:
+    @cached_property
+    def _given_pool(self) -> Pool[SyncTransport] | None:
+        http = self._given_http_client
+        return Pool(HttpxTransport(http)) if isinstance(http, httpx.Client) else None
+
+    def _pool(self) -> Pool[SyncTransport]:
         self.check_open()
         return self._given_pool or _POOLS.get(self._pool_key, self, self._new_pool)
 
-    def _new_pool(self) -> Pool[httpx.Client]:
-        from workersai.network import hold_to_deadlines  # noqa: PLC0415 - its imports take longer than ours
-
-        http = new_client(httpx.Client, self.settings)
-        hold_to_deadlines(http)
-        pool = Pool(http, ours=True)
-        pool.at_exit = weakref.finalize(pool, http.close)
+    def _new_pool(self) -> Pool[SyncTransport]:
+        origin, _ = self._pool_key
+        pool: Pool[SyncTransport] = Pool(SyncPool(origin, *route_to(origin), pools.LIMITS))
+        pool.at_exit = weakref.finalize(pool, pool.transport.close)
         return pool
 
 
-_POOLS: Pools[tuple[str | None, ...], httpx.Client] = Pools()
-
-
-class _Exchange(Generic[T]):
-    """The connection side of one call: does what the flow asks, and lets go of the response at the end."""
-
-    def __init__(self, pool: Pool[httpx.Client], call: Call, flow: Flow[T]) -> None:
-        self._pool = pool
-        self._on_retry = call.on_retry
-        self._flow = traced(call, flow)
-        self._deadline = call.ends or Deadline(call.deadline)
-        self._unbounded = call.deadline is None
-        self._response: httpx.Response | None = None
-        self._pieces: Iterator[bytes]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._flow.close()
-        self._release()
-
-    def advance(self) -> Emit | Finished[T]:
-        """Does the flow's steps until it has something to hand over, or ends."""
-        try:
-            step = self._flow.send(None)
-            while not isinstance(step, Emit):
-                outcome, failure = self._outcome(step)
-                step = self._flow.send(outcome) if failure is None else self._flow.throw(failure)
-        except StopIteration as end:
-            return Finished(end.value)
-        return step
-
-    def _outcome(self, step: Step) -> tuple[Any, WorkersAIError | None]:
-        """What a step gives, or how it failed."""
-        if isinstance(step, Wait):
-            return self._wait(step), None  # what it calls is not ours to tell of
-        try:
-            if self._unbounded and isinstance(step, Receive):  # each piece of most streams: the shortest way
-                return next(self._pieces, b""), None
-            with HeldTo(self._deadline):
-                return self._in_time(step), None
-        except FAILURES as error:
-            failure = error_from_httpx(error, self._request, closed=self._pool.closed)
-            return None, self._deadline.error(failure) if self._deadline.passed else failure
-        except (APIConnectionError, APITimeoutError) as error:
-            return None, error
-
-    def _in_time(self, step: Step) -> Any:
-        if isinstance(step, Receive):
-            self._deadline.check()  # before, so that what had come in time is handed over
-        outcome = self._do(step)
-        if isinstance(step, Send | ReceiveAll):
-            self._deadline.check()
-        return outcome
-
-    def _do(self, step: Step) -> Any:
-        match step:
-            case Receive():
-                return next(self._pieces, b"")
-            case Drain():
-                with HeldTo(Deadline(END_OF_BODY)):
-                    next(self._pieces, b"")
-            case Send(request):
-                return self._send(request)
-            case ReceiveAll():
-                return b"".join(self._all_pieces())
-            case HangUp():
-                return self._release()
-            case Turn(limiter):
-                self._take(limiter)
-            case Pause(seconds):
-                self._release()
-                time.sleep(seconds)
-        return None
-
-    def _send(self, request: Request) -> ReplyHead:
-        self._release()
-        check_open(self._pool)
-        self._request = build(self._pool, request, self._deadline.left())
-        http = self._pool.http
-        if not self._pool.ours:
-            self._response = http.send(self._request, stream=True, follow_redirects=False)
-        else:  # past httpx's cookies, redirects, auth and hooks, none of which our own pools have
-            self._response = http._transport_for_url(self._request.url).handle_request(self._request)  # noqa: SLF001
-        stream = self._response.stream
-        if self._pool.ours and is_plain(self._response) and isinstance(stream, httpx.SyncByteStream):
-            self._pieces = iter(stream)
-        else:
-            self._pieces = self._response.iter_bytes()
-        return head_of(self._response)
-
-    def _all_pieces(self) -> Iterator[bytes]:
-        for piece in self._pieces:
-            self._deadline.check()  # an http_client of the caller's own reads on as long as something comes
-            yield piece
-
-    def _take(self, limiter: Limiter) -> None:
-        moved_up = threading.Event()
-        with limiter.turn(moved_up.set) as turn:
-            self._deadline.check_turn(turn.seconds())
-            while seconds := turn.seconds():
-                moved_up.wait(seconds)
-                moved_up.clear()
-
-    def _wait(self, step: Wait) -> bool:
-        self._release()
-        retry = step.retry
-        if not self._deadline.leaves(retry.wait):
-            return False
-        step.announce()
-        if self._on_retry is not None:
-            self._on_retry(retry)
-        if not self._deadline.leaves(retry.wait):
-            return False
-        time.sleep(retry.wait)
-        return True
-
-    def _release(self) -> None:
-        response, self._response = self._response, None
-        if response is not None:
-            response.close()
-            if self._pool.closed:  # as the pool can't: it has forgotten all of its connections
-                response.extensions["network_stream"].close()
+_POOLS: Pools[PoolKey, SyncTransport] = Pools()

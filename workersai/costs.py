@@ -7,12 +7,13 @@ import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
 
+from workersai._cleanup import flush, submit
 from workersai.catalog import priced_card
 from workersai.checks import shown
 from workersai.errors import BudgetExceededError, ConfigurationError, WorkersAIError
@@ -58,41 +59,49 @@ class CostTracker:
     @property
     def calls(self) -> int:
         """Requests that the service answered, or may have: a call that was tried twice is two."""
+        flush()
         return self._calls
 
     @property
     def prompt_tokens(self) -> int:
         """Tokens of all prompts."""
+        flush()
         return self._prompt_tokens
 
     @property
     def cached_tokens(self) -> int:
         """Those of them that the service had in its prefix cache; they cost what the others do."""
+        flush()
         return self._cached_tokens
 
     @property
     def cached_share(self) -> float:
         """Their share of all prompts, 0 to 1."""
+        flush()
         return self._cached_tokens / self._prompt_tokens if self._prompt_tokens else 0.0
 
     @property
     def completion_tokens(self) -> int:
         """Tokens of all answers."""
+        flush()
         return self._completion_tokens
 
     @property
     def total_tokens(self) -> int:
         """Prompts and answers together."""
+        flush()
         return self._prompt_tokens + self._completion_tokens
 
     @property
     def cost_usd(self) -> float:
         """US dollars of all calls but the ``unpriced_calls``."""
+        flush()
         return self._cost
 
     @property
     def saved_usd(self) -> float:
         """US dollars that AI Gateways' caches saved: the price of the calls that they answered."""
+        flush()
         return self._saved
 
     @property
@@ -102,6 +111,7 @@ class CostTracker:
         A stream was left, stopped or cut off before the service told its usage, an answer didn't come in time, or the
         catalog doesn't list the model. Their cost is not in ``cost_usd``; a budget keeps what it may be at the most.
         """
+        flush()
         return self._unpriced_calls
 
     def __repr__(self) -> str:
@@ -134,6 +144,7 @@ class CostTracker:
     @property
     def left(self) -> float:
         """US dollars of the budget that are neither spent nor kept for calls under way; infinite without a budget."""
+        flush()
         with self._lock:
             return math.inf if self.budget is None else self.budget - self._cost - self._held
 
@@ -143,6 +154,7 @@ class CostTracker:
         Raises:
             BudgetExceededError: it isn't there.
         """
+        flush()
         with self._lock:
             spent, held = self._cost, self._held
             if self.budget is None or spent + held + dollars <= self.budget + _ROUNDING:
@@ -269,6 +281,14 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self.trackers:
+            return
+        if kind is GeneratorExit:
+            submit(partial(self._report, error))  # maybe a finalizer's doing: the trackers' locks are not taken here
+        else:
+            self._report(error)
+
+    def _report(self, error: BaseException | None) -> None:
         usage = Usage(0, 0, model=self.model) if self.usage is None and not self.billed else self.usage
         for tracker in self.trackers:
             if usage is None and self._is_free(error):

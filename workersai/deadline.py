@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
-from types import TracebackType
 
 from workersai.errors import APITimeoutError, WorkersAIError
 
@@ -67,29 +65,3 @@ class Deadline:
         )
         error.never_sent = failure is not None and failure.never_sent
         return error
-
-
-class _Here(threading.local):
-    """What this thread waits for; a call does all its waiting in the thread that makes it."""
-
-    deadline: Deadline | None = None
-
-
-here = _Here()
-
-
-class HeldTo:
-    """A context in which no wait on a socket of this thread outlasts the deadline."""
-
-    __slots__ = ("_before", "_deadline")
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
-
-    def __enter__(self) -> None:
-        self._before, here.deadline = here.deadline, self._deadline
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        here.deadline = self._before

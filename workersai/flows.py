@@ -186,7 +186,10 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
                         yield HangUp()  # before the caller is given what came: it may take its time over it
                     if deltas:
                         nothing_emitted = False
-                        yield Emit(deltas)
+                        try:
+                            yield Emit(deltas)
+                        except APITimeoutError as error:  # their reader took longer than the deadline
+                            _break_off(reader, error)
                 last = reader.close()
             finally:
                 meter.usage = reader.usage
@@ -239,6 +242,7 @@ def retried(call: Call, attempt: Callable[[], Flow[T]], may_retry: Callable[[], 
             return (yield from attempt())
         except WorkersAIError as error:
             error.reword(call.request.without_token(error.message))
+            error.request_id = error.request_id and call.request.without_token(error.request_id)
             if not (error.retryable and may_retry() and (yield from another_try(call, error, tries))):
                 raise
         tries += 1

@@ -7,23 +7,22 @@ import atexit
 from collections.abc import AsyncGenerator
 from typing import Literal
 
-import httpx
-
-from workersai.pools import Pool, Pools, new_client
-from workersai.settings import Settings
+from workersai import pools
+from workersai._transport.async_pool import AsyncPool
+from workersai._transport.httpx_clients import AsyncHttpxTransport
+from workersai.pools import Pool, PoolKey, Pools, route_to
 
 Word = Literal["httpx"] | None
-_Key = tuple[asyncio.AbstractEventLoop, Word, tuple[str | None, ...]]
+AsyncTransport = AsyncPool | AsyncHttpxTransport
+_Key = tuple[asyncio.AbstractEventLoop, Word, PoolKey]
 
-_pools: Pools[_Key, httpx.AsyncClient] = Pools()
+_pools: Pools[_Key, AsyncTransport] = Pools()
 
 
-async def pool_here(
-    user: object, settings: Settings, key: tuple[str | None, ...], word: Word
-) -> Pool[httpx.AsyncClient]:
-    """The running loop's pool for these settings, on aiohttp, or on what the word says."""
+async def pool_here(user: object, key: PoolKey, word: Word) -> Pool[AsyncTransport]:
+    """The running loop's pool for an origin and an environment: ours, or one of httpx's if the word says so."""
     loop = asyncio.get_running_loop()
-    pool = _pools.get((loop, word, key), user, lambda: _new_pool(settings, word))
+    pool = _pools.get((loop, word, key), user, lambda: _new_pool(key, word))
     if pool.keeper is None:
         _forget(over=True)
         pool.keeper = _keep_open(pool)
@@ -39,27 +38,29 @@ async def leave(user: object) -> None:
             await pool.keeper.aclose()
 
 
-def _new_pool(settings: Settings, word: Word) -> Pool[httpx.AsyncClient]:
+def _new_pool(key: PoolKey, word: Word) -> Pool[AsyncTransport]:
+    origin, _ = key
     if word == "httpx":
-        return Pool(new_client(httpx.AsyncClient, settings), ours=True)
-    from workersai.aio import new_pool  # noqa: PLC0415 - takes its time, and only async calls need it
+        from workersai._transport.httpx_pool import Placeholder, new_async_client  # noqa: PLC0415 - rarely used
 
-    return new_pool(settings)
+        return Pool(AsyncHttpxTransport(new_async_client(origin), Placeholder), is_guarded=True)
+    transport = AsyncPool(origin, *route_to(origin), pools.LIMITS)
+    return Pool(transport, forget=transport.forget)
 
 
-async def _keep_open(pool: Pool[httpx.AsyncClient]) -> AsyncGenerator[None, None]:
+async def _keep_open(pool: Pool[AsyncTransport]) -> AsyncGenerator[None, None]:
     """Closes the pool when its loop ends: a loop closes the generators that are still open on it, just before."""
     try:
         yield
     finally:
         _pools.remove(pool)
-        await pool.http.aclose()
+        await pool.transport.aclose()
 
 
 def _forget(*, over: bool) -> None:
-    """Lets go of the pools whose loops were closed without a word to them, or of all at the end of the process."""
+    """Lets go of the pools whose loops were closed without closing them, or of all at the end of the process."""
     for pool in _pools.drop(lambda key: key[0].is_closed() or not over):
-        pool.let_go()
+        pool.forget()
 
 
 atexit.register(_forget, over=False)

@@ -139,6 +139,13 @@ class RequestOptions(BaseModel):
     max_retries: Annotated[int | None, Field(ge=0)] = None
     """Further attempts after a failure that is worth one; 2 by default, 0 for none."""
 
+    max_reply_bytes: Annotated[int | None, Field(ge=1)] = None
+    """The most bytes of a reply, after decompression. Default: 67,108,864 (64 MiB).
+
+    A larger reply raises :class:`~workersai.errors.ServerError`; for a stream, its ``partial`` holds what was received
+    before. It protects your process from a server, or a proxy, that doesn't stop sending.
+    """
+
 
 class CallOptions(RequestOptions):
     """The settings of one call; each can be given to a client's method, to a model's constructor, or to one call."""
@@ -205,6 +212,7 @@ class SharedOptions(TypedDict, total=False):
     rate_limit: RateLimit | None
     deadline: float | None
     max_retries: int | None
+    max_reply_bytes: int | None
 
 
 class Options(SharedOptions, total=False):

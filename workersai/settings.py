@@ -18,6 +18,7 @@ from workersai.errors import ConfigurationError
 DEFAULT_BASE_URL = "https://api.cloudflare.com/client/v4"
 DEFAULT_TIMEOUT = 120.0
 DEFAULT_MAX_RETRIES = 2
+DEFAULT_MAX_REPLY_BYTES = 67_108_864  # 64 MiB
 
 # Cloudflare's own SDK and CLI use the first names, the older LangChain package the others (wire page, "Requests").
 ACCOUNT_VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CF_ACCOUNT_ID")

@@ -38,7 +38,7 @@ def asked_of(call: Call, operation: Operation) -> Attributes:
         found |= _settings_of(call)
     names = {"workersai.session_affinity": "x-session-affinity", "workersai.gateway": GATEWAY_HEADER}
     headers = call.request.headers
-    return found | {name: headers[header] for name, header in names.items() if header in headers}
+    return found | {name: str(headers[header]) for name, header in names.items() if header in headers}
 
 
 def _settings_of(call: Call) -> Attributes:

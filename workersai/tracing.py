@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from workersai._cleanup import submit
 from workersai._version import __version__
 from workersai.calls import Call
 from workersai.checks import shown
@@ -166,7 +168,11 @@ class _Observed:
             raise
         finally:
             flow.close()
-            self._end(span, time.perf_counter() - begun, error)
+            end_span = partial(self._end, span, time.perf_counter() - begun, error)
+            if isinstance(error, GeneratorExit):
+                submit(end_span)  # maybe a finalizer's doing, and the span's processors take locks
+            else:
+                end_span()
 
     def _start(self) -> Span:
         from opentelemetry.trace import SpanKind  # noqa: PLC0415

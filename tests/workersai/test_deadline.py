@@ -8,8 +8,9 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -25,7 +26,7 @@ from workersai import AsyncClient, Client, CostTracker, Retry
 from workersai.errors import APIConnectionError, APITimeoutError, BadRequestError, RateLimitError, ServerError
 from workersai.local import Answer, Gate, LocalServer, RawReply
 from workersai.retries import backoff
-from workersai.transport import head_of
+from workersai.transport import read_head
 
 BUSY = RawReply(b'{"success":false,"errors":[{"code":3040,"message":"busy"}]}', 429, headers={"Retry-After": "0"})
 LATER = RawReply(b'{"success":false,"errors":[{"code":3040,"message":"busy"}]}', 429, headers={"Retry-After": "30"})
@@ -101,7 +102,7 @@ def test_a_date_to_wait_for_is_obeyed(driver: Driver, serve: Serve) -> None:
 
 def test_a_date_is_measured_from_now_where_the_reply_has_none_of_its_own() -> None:
     later = formatdate(time.time() + 3_600, usegmt=True)
-    head = head_of(httpx.Response(429, headers={"Retry-After": later}))
+    head = read_head(SimpleNamespace(status=429, headers=httpx.Headers({"Retry-After": later})))
     assert head.retry_after is not None
     assert 3_500 < head.retry_after <= 3_600
 
@@ -162,7 +163,7 @@ def test_the_deadline_bounds_the_wait_for_a_connection_too(serve: Serve) -> None
     [({"Retry-After": "1, 3"}, 3), ({"Retry-After": formatdate(usegmt=True), "Date": "soon"}, 0)],
 )
 def test_odd_forms_of_the_wait_are_read(headers: dict[str, str], seconds: float) -> None:
-    assert head_of(httpx.Response(429, headers=headers)).retry_after == seconds
+    assert read_head(SimpleNamespace(status=429, headers=httpx.Headers(headers))).retry_after == seconds
 
 
 @pytest.mark.parametrize(("own", "holds"), [({}, 120), ({"timeout": 7}, 7), ({"timeout": httpx.Timeout(9)}, 9)])
@@ -266,17 +267,62 @@ def test_after_the_whole_answer_nothing_is_waited_for(driver: Driver) -> None:
         server.join()
 
 
-def test_what_a_stream_had_brought_before_the_deadline_is_handed_over(serve: Serve) -> None:
+def test_the_readers_own_time_counts_and_what_was_received_is_in_the_error(serve: Serve) -> None:
     server = serve(lambda _: Answer(pieces=["one ", "two ", "three"]))
     with Client(**connection(server)) as client:
         stream = client.stream("hi", deadline=SECONDS)
         text = next(stream).text
         server.requests[0].wait()
-        time.sleep(SECONDS)  # the reader's own time counts
+        time.sleep(SECONDS)
         with pytest.raises(APITimeoutError, match="longer than its deadline") as caught:
             text += "".join(delta.text for delta in stream)
     assert caught.value.partial is not None
-    assert caught.value.partial.text == text
+    assert caught.value.partial.text.startswith(text), "nothing that was handed over is missing"
+
+
+@pytest.mark.parametrize("word", ["sync", "async", "httpx"])
+def test_a_burst_of_deltas_does_not_outlast_the_deadline(word: str) -> None:
+    """All of it is received at once; its reader takes far longer than the deadline."""
+    events = b'data: {"response":"word "}\n\n' * 500 + b"data: [DONE]\n\n"
+    seen = 0
+
+    def read(settings: dict[str, Any]) -> None:
+        nonlocal seen
+        with Client(**settings) as client:
+            for _ in client.stream("hi", deadline=SECONDS):
+                seen += 1
+                time.sleep(SECONDS / 4)
+
+    async def read_async(settings: dict[str, Any]) -> None:
+        nonlocal seen
+        async with AsyncClient(**settings, http_client="httpx" if word == "httpx" else None) as client:
+            async for _ in client.stream("hi", deadline=SECONDS):
+                seen += 1
+                await asyncio.sleep(SECONDS / 4)
+
+    with answering_once(events) as settings, pytest.raises(APITimeoutError, match="its deadline") as caught:
+        read(settings) if word == "sync" else asyncio.run(read_async(settings))
+    assert 1 <= seen <= 5
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "word " * 500
+
+
+@contextlib.contextmanager
+def answering_once(body: bytes) -> Iterator[dict[str, Any]]:
+    """A server that answers one call with these events; gives the arguments that point a client at it."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(body)
+
+    def serve() -> None:
+        with listening.accept()[0] as connected:
+            connected.recv(65_536)
+            connected.sendall(head + body)
+            connected.recv(1)  # until the client leaves
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=serve)
+        server.start()
+        yield {"base_url": f"http://127.0.0.1:{listening.getsockname()[1]}", "account_id": "a", "api_token": "t"}
+        server.join()
 
 
 def test_a_host_that_is_not_there_costs_nothing_under_a_deadline_either() -> None:

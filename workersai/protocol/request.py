@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic import SecretStr
+
 from workersai._version import __version__
 from workersai.errors import BadRequestError
 from workersai.gateway import gateway_of
@@ -18,7 +20,7 @@ from workersai.protocol.history import checked_history
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.tools import Offer
 from workersai.protocol.values import ROLES, InvalidToolCall, Message, ToolCall
-from workersai.settings import Settings
+from workersai.settings import DEFAULT_MAX_REPLY_BYTES, Settings
 
 Input = str | Sequence[Message | Mapping[str, Any]]
 """What a call takes: a text (the service's Prompt form), or a conversation (its Messages form)."""
@@ -42,21 +44,31 @@ _SHORTEST_TOKEN = 8  # characters; a shorter one is none of Cloudflare's, and ma
 
 @dataclass(frozen=True)
 class Request:
-    """An HTTP POST, ready to be sent. ``timeout`` is in seconds; None leaves it to the connection pool."""
+    """An HTTP POST, ready to be sent.
+
+    Attributes:
+        url: Where to.
+        headers: The headers by name in lower case. Secrets are ``SecretStr``, which no ``repr`` shows.
+        content: The body.
+        timeout: Seconds for each wait; None leaves it to the transport.
+        max_reply_bytes: The most decoded bytes of the reply.
+    """
 
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str | SecretStr]
     content: bytes
     timeout: float | None
+    max_reply_bytes: int = DEFAULT_MAX_REPLY_BYTES
 
     def __repr__(self) -> str:
-        # The headers hold the token.
         return f"Request(url={self.url!r}, content={len(self.content)} bytes)"
 
     def without_token(self, text: str) -> str:
         """The text with the token hidden; a gateway that is being debugged may quote the request's headers."""
-        token = self.headers["authorization"].removeprefix("Bearer ")
-        return text if len(token) < _SHORTEST_TOKEN else text.replace(token, "***")
+        authorization = self.headers["authorization"]
+        assert isinstance(authorization, SecretStr)  # noqa: S101 - for the type checker
+        token = SecretStr(authorization.get_secret_value().removeprefix("Bearer "))
+        return text if len(token) < _SHORTEST_TOKEN else text.replace(token.get_secret_value(), "***")
 
 
 @dataclass(frozen=True)
@@ -144,6 +156,7 @@ def request_to(
         headers=_headers(settings, options, form),
         content=content,
         timeout=options.timeout,
+        max_reply_bytes=options.max_reply_bytes or DEFAULT_MAX_REPLY_BYTES,
     )
 
 
@@ -206,9 +219,9 @@ def _call_to_wire(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-def _headers(settings: Settings, options: RequestOptions, form: str) -> dict[str, str]:
-    headers = {
-        "authorization": f"Bearer {settings.api_token.get_secret_value()}",
+def _headers(settings: Settings, options: RequestOptions, form: str) -> dict[str, str | SecretStr]:
+    headers: dict[str, str | SecretStr] = {
+        "authorization": SecretStr(f"Bearer {settings.api_token.get_secret_value()}"),
         "content-type": "application/json",
         "user-agent": f"workersai-python/{__version__}",
     }
