@@ -116,7 +116,7 @@ def most_tokens(text: str) -> int:
                 most -= length - math.ceil(length / _DIGITS_OF_A_PIECE)
             case "blanks":
                 most -= join.end() - join.start() - 1
-    return most
+    return min(most, len(data))
 
 
 def fewest_tokens(text: str) -> int:
