@@ -41,8 +41,8 @@ _NEVER_REACHED = frozenset({521, 523, 525, 526})
 """Cloudflare could not connect to what is behind it: refused, unreachable, TLS failed, wrong certificate (its page "5xx
 errors"). Unlike these, 522 may also come after the request was sent, 520 and 524 only then."""
 _WITHOUT_TOKENIZER = (
-    " Without the tokenizer, a budget reserves an upper bound for each prompt, up to 4 times its tokens. For exact "
-    "counts: pip install 'workersai[tokens]'."
+    " Without the tokenizer, a budget reserves an upper bound for each prompt, usually 2 to 4 times its tokens. For "
+    "exact counts: pip install 'workersai[tokens]'."
 )
 
 

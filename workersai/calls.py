@@ -26,8 +26,7 @@ from workersai.protocol.request import Input, Request, input_body, run_request
 from workersai.protocol.tools import Offer, ToolChoice, ToolLike, offer_of
 from workersai.retries import OnRetry
 from workersai.settings import DEFAULT_MAX_RETRIES, Settings, hidden
-from workersai.tokens import tool_tokens
-from workersai.window import fitted
+from workersai.window import fitted, most_schema_tokens
 
 
 class RunOptions(Options, total=False):
@@ -189,12 +188,6 @@ class BaseClient(Generic[ClientT]):
         options = in_session(options, body)
         fit = fitted(body, offer.tools, options, counted=in_budget)
 
-        def most_of_prompt(json_mode: JSONMode | None) -> int:
-            # Whether the service writes the schema into the prompt is not published: a budget has to allow for it.
-            if json_mode is None or not in_budget:
-                return fit.most_tokens
-            return fit.most_tokens + tool_tokens(json_mode.wire).most
-
         def call(offer: Offer, json_mode: JSONMode | None, in_json: Call | None = None) -> Call:
             # JSON Mode does not stream on the service (wire page, "Requests").
             streams = stream and json_mode is None and in_json is None
@@ -222,7 +215,10 @@ class BaseClient(Generic[ClientT]):
                 DEFAULT_MAX_RETRIES if options.max_retries is None else options.max_retries,
                 in_json,
                 trackers,
-                (most_of_prompt(json_mode), fit.max_tokens or SERVICE_MAX_TOKENS),
+                (
+                    fit.most_tokens + most_schema_tokens(json_mode, counted=in_budget),
+                    fit.max_tokens or SERVICE_MAX_TOKENS,
+                ),
                 None if options.rate_limit is None else self.limiter_of(options.rate_limit),
                 options.deadline,
                 on_retry,

@@ -13,6 +13,7 @@ from typing import Any
 from workersai.catalog import DEFAULT_MAX_TOKENS, SERVICE_MAX_TOKENS, model_card
 from workersai.errors import BadRequestError, ContextWindowExceededError
 from workersai.options import CallOptions
+from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.request import InputBody
 from workersai.protocol.template import frame_tokens, tool_text, turn_text, turn_tokens
 from workersai.protocol.turns import turns_of
@@ -82,6 +83,16 @@ def most_by_bytes(body: Body, tools: Tools) -> int:
     texts = [*map(turn_text, messages), *map(tool_text, tools)]
     own = frame_tokens(messages[0], tools=bool(tools)) + sum(map(turn_tokens, messages))
     return own + sum(map(_bytes, texts))
+
+
+def most_schema_tokens(json_mode: JSONMode | None, *, counted: bool) -> int:
+    """An upper bound of what JSON Mode adds to a prompt.
+
+    Whether the service writes the ``response_format`` into the prompt is not published, so a budget allows for it.
+    """
+    if json_mode is None:
+        return 0
+    return tool_tokens(json_mode.wire).most if counted else _bytes(tool_text(json_mode.wire))
 
 
 def _bytes(text: str) -> int:
