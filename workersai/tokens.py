@@ -157,7 +157,8 @@ def _count(text: str) -> Tokens:
     if counts_exactly():
         return Tokens.exactly(len(token_ids(text)))
     _hint()
-    return Tokens(fewest_tokens(text), most_tokens(text), estimate_tokens(text))
+    bounds = fewest_tokens(text), most_tokens(text)
+    return Tokens(*bounds, estimate_tokens(text, bounds))
 
 
 def token_ids(text: str) -> list[int]:
