@@ -1,4 +1,4 @@
-"""How long counting a full window takes, fresh and with one turn added, and how far the estimate is from the count."""
+"""How long counting a full window takes, fresh and with one turn added; bounds and estimate beside the count."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workersai import Message, count_tokens, tokens
-from workersai.protocol.estimate import fewest_tokens, most_tokens
+from workersai.protocol.estimate import estimate_tokens
+from workersai.protocol.token_bounds import fewest_tokens, most_tokens
 
 WINDOW = 24_000
 TURN = "The boat went out to sea before the sun was up, and nobody on the shore saw it leave. " * 12
@@ -22,6 +23,7 @@ KINDS = {
     "Japanese": "吾輩は猫である。名前はまだ無い。" * 30,
     "Hindi": "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता प्राप्त है। " * 20,
     "emoji": "😀🎉🚀🔥💯✨" * 60,
+    "Swahili": "Watu wote wamezaliwa huru, hadhi na haki zao ni sawa. Wote wamejaliwa akili na dhamiri. " * 20,
     "base64": "R2l0IGlzIGEgZnJlZSBhbmQgb3BlbiBzb3VyY2UgZGlzdHJpYnV0ZWQgdmVyc2lvbiBjb250cm9s" * 20,
 }
 
@@ -38,10 +40,11 @@ def main() -> None:
     more = _seconds(lambda: count_tokens(chat))
     print(f"  fresh: {1_000 * fresh:.1f} ms; with one turn added: {1_000 * more:.2f} ms\n")
 
-    print(f"{'kind of text':12} {'exact':>7} {'at least':>9} {'at most':>9}")
+    print(f"{'kind of text':12} {'exact':>7} {'at least':>9} {'estimate':>9} {'at most':>9}")
     for kind, text in KINDS.items():
         exact = count_tokens(text)
-        print(f"{kind:12} {exact:7,} {fewest_tokens(text) / exact:8.2f}x {most_tokens(text) / exact:8.2f}x")
+        counts = [count(text) / exact for count in (fewest_tokens, estimate_tokens, most_tokens)]
+        print(f"{kind:12} {exact:7,} {counts[0]:8.2f}x {counts[1]:8.2f}x {counts[2]:8.2f}x")
 
 
 def _seconds(work: Callable[[], object]) -> float:

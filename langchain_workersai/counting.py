@@ -24,7 +24,7 @@ class CountingModel(BaseLanguageModel[Any]):
 
     @override
     def get_num_tokens(self, text: str) -> int:
-        """The tokens of a text: exact with the extra ``tokens``, else an estimate on the safe side."""
+        """The tokens of a text: exact with the extra ``tokens``, otherwise an estimate."""
         return count_tokens(text) if self.custom_get_token_ids is None else len(self.custom_get_token_ids(text))
 
     @override
@@ -58,12 +58,12 @@ class CountingLLM(CountingModel, ConnectedModel):
 
     @override
     def get_num_tokens(self, text: str) -> int:
-        """The tokens of a text: exact with the extra ``tokens``, else an estimate on the safe side.
+        """The tokens of a text: exact with the extra ``tokens``, otherwise an estimate.
 
         With ``raw``, the text is taken for a whole prompt: its markup is counted as the model's own tokens, and with
         it the one that the service may put first.
         """
-        return raw_tokens(text).most if self._counts_raw else super().get_num_tokens(text)
+        return raw_tokens(text).estimate if self._counts_raw else super().get_num_tokens(text)
 
     @override
     def get_token_ids(self, text: str) -> list[int]:

@@ -107,7 +107,7 @@ class WorkersAI(JSONModePredictions, BatchingLLM):
     def tokenize(self, text: str) -> list[int]:
         """The tokens of a text, for LlamaIndex's own counting: ``Settings.tokenizer = llm.tokenize``.
 
-        Without the extra ``tokens`` it is a list as long as the estimate of their number, which is on the safe side.
+        Without the extra ``tokens``, it is a list as long as the estimate of their number.
         """
         return token_ids(text) if counts_exactly() else [0] * count_tokens(text)
 

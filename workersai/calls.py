@@ -12,8 +12,9 @@ import httpx
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
+from workersai.billing import Meter
 from workersai.catalog import SERVICE_MAX_TOKENS
-from workersai.costs import CostTracker, Meter, trackers_here
+from workersai.costs import CostTracker, trackers_here
 from workersai.deadline import Deadline
 from workersai.errors import BadRequestError, ConfigurationError
 from workersai.options import Options, call_options
@@ -26,7 +27,7 @@ from workersai.protocol.request import Input, Request, input_body, run_request
 from workersai.protocol.tools import Offer, ToolChoice, ToolLike, offer_of
 from workersai.retries import OnRetry
 from workersai.settings import DEFAULT_MAX_RETRIES, Settings, hidden
-from workersai.window import fitted
+from workersai.window import fitted, most_schema_tokens
 
 
 class RunOptions(Options, total=False):
@@ -51,10 +52,10 @@ Operation = Literal["chat", "text_completion", "embeddings", "rerank"]
 class Call:
     """One call: its request, what the reader of the reply must know, and how often to try.
 
-    ``most_tokens`` are bounds of the prompt's and of the answer's tokens. ``in_json`` is the call that follows where
-    this one was answered in text, and JSON was asked for: the service is not known to take tools and JSON Mode in one
-    request. ``ends`` is the running deadline of a whole that the call is a part of. ``operation`` is None for requests
-    of the Batch API, each of which is many.
+    ``most_tokens`` are upper bounds of the prompt's and of the answer's tokens. ``in_json`` is the call that follows
+    where this one was answered in text, and JSON was asked for: the service is not known to take tools and JSON Mode in
+    one request. ``ends`` is the running deadline of a whole that the call is a part of. ``operation`` is None for
+    requests of the Batch API, each of which is many.
     """
 
     request: Request
@@ -211,7 +212,10 @@ class BaseClient(Generic[ClientT]):
                 DEFAULT_MAX_RETRIES if options.max_retries is None else options.max_retries,
                 in_json,
                 trackers,
-                (fit.most_tokens, fit.max_tokens or SERVICE_MAX_TOKENS),
+                (
+                    fit.most_tokens + most_schema_tokens(json_mode, counted=in_budget),
+                    fit.max_tokens or SERVICE_MAX_TOKENS,
+                ),
                 None if options.rate_limit is None else self.limiter_of(options.rate_limit),
                 options.deadline,
                 on_retry,

@@ -6,17 +6,15 @@ import math
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from functools import cache, partial, wraps
+from functools import cache, wraps
 from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
 
-from workersai._cleanup import flush, submit
-from workersai.catalog import priced_card
+from workersai._cleanup import flush
 from workersai.checks import shown
-from workersai.errors import BudgetExceededError, ConfigurationError, WorkersAIError
+from workersai.errors import BudgetExceededError, ConfigurationError
 from workersai.protocol.values import Usage
 
 _inside: ContextVar[tuple[CostTracker, ...]] = ContextVar("workersai_cost_trackers", default=())
@@ -58,7 +56,7 @@ class CostTracker:
 
     @property
     def calls(self) -> int:
-        """Requests that the service answered, or may have: a call that was tried twice is two."""
+        """Requests that the service answered, or may have billed: a call that was retried once may be two."""
         flush()
         return self._calls
 
@@ -108,8 +106,9 @@ class CostTracker:
     def unpriced_calls(self) -> int:
         """Calls whose cost is not known.
 
-        A stream was left, stopped or cut off before the service told its usage, an answer didn't come in time, or the
-        catalog doesn't list the model. Their cost is not in ``cost_usd``; a budget keeps what it may be at the most.
+        A stream was left, stopped or cut off before the service reported its usage; no answer came in time; the service
+        failed, and the model may have worked (HTTP 408, 500, 502, 504, 524, ...); or the catalog doesn't list the
+        model. In ``cost_usd`` is only what the service had reported; a budget reserves the most that they may cost.
         """
         flush()
         return self._unpriced_calls
@@ -148,8 +147,13 @@ class CostTracker:
         with self._lock:
             return math.inf if self.budget is None else self.budget - self._cost - self._held
 
-    def hold(self, dollars: float, why: str) -> None:
+    def hold(self, dollars: float, why: str, *, advice: str = "") -> None:
         """Keeps so much of the budget for a call that is about to be sent.
+
+        Args:
+            dollars: The most that the call may cost.
+            why: How it comes to that, for the error.
+            advice: What else would help, for the error.
 
         Raises:
             BudgetExceededError: it isn't there.
@@ -163,7 +167,7 @@ class CostTracker:
         kept = f", {_dollars(held)} kept for calls under way or of unknown cost" if held > _ROUNDING else ""
         raise BudgetExceededError(
             f"The budget of {_dollars(self.budget)} could be passed: {_dollars(spent)} are spent{kept}, and this call "
-            f"may cost up to {_dollars(dollars)} ({why}). Lower max_tokens, or raise the budget."
+            f"may cost up to {_dollars(dollars)} ({why}). Lower max_tokens, or raise the budget.{advice}"
         )
 
     def keep(self, dollars: float) -> None:
@@ -176,8 +180,15 @@ class CostTracker:
         with self._lock:
             self._held -= dollars
 
-    def settle(self, dollars: float, usage: Usage | None, *, calls: int = 1) -> None:
-        """Counts an answered call, or those of a batch; what was kept for one of unknown cost stays kept."""
+    def settle(self, dollars: float, usage: Usage | None, *, calls: int = 1, is_total: bool = True) -> None:
+        """Counts an answered call, or those of a batch; what was kept for one of unknown cost stays kept.
+
+        Args:
+            dollars: What was kept for it.
+            usage: What the service reported; None if it reported nothing.
+            calls: How many calls it was.
+            is_total: Whether the service bills no more than the usage.
+        """
         cost = None if usage is None else usage.cost_usd
         with self._lock:
             self._calls += calls
@@ -186,10 +197,11 @@ class CostTracker:
                 self._completion_tokens += usage.completion_tokens
                 self._cached_tokens += usage.cached_tokens
                 self._saved += usage.saved_usd or 0.0
-            if cost is None:
+            self._cost += cost or 0.0
+            if cost is None or not is_total:
                 self._unpriced_calls += calls
+                self._held -= min(cost or 0.0, dollars)
             else:
-                self._cost += cost
                 self._held -= dollars
 
     def __getstate__(self) -> Mapping[str, Any]:
@@ -224,86 +236,3 @@ def _mark_threads() -> None:
 
 def _dollars(amount: float) -> str:
     return f"${amount:,.6f}"
-
-
-@dataclass
-class Meter:
-    """Reports one request to the trackers that it was made inside of: a context around its sending and its answer.
-
-    Args:
-        trackers: What it is reported to.
-        model: What is asked.
-        most_tokens: Bounds of its prompt and of its answer.
-
-    Attributes:
-        refused: Set once a reply has come whose status is an error.
-        billed: Cleared once a reply has come that an AI Gateway had in its cache.
-        usage: Set once the service has told it.
-    """
-
-    trackers: tuple[CostTracker, ...]
-    model: str
-    most_tokens: tuple[int, int]
-    refused: bool = field(default=False, init=False)
-    billed: bool = field(default=True, init=False)
-    usage: Usage | None = field(default=None, init=False)
-    _most: float = field(default=0.0, init=False)
-
-    def __enter__(self) -> Self:
-        """Keeps what the call may cost of each budget.
-
-        Raises:
-            BudgetExceededError: one of them could be passed.
-            ConfigurationError: there is a budget, and the model's price is not known.
-        """
-        if not self.trackers:
-            return self
-        card = priced_card(self.model)
-        if card is not None:
-            self._most = card.cost_usd(*self.most_tokens)
-        elif any(tracker.budget is not None for tracker in self.trackers):
-            raise ConfigurationError(
-                f"The price of {self.model} is not known, so no budget can be kept: call it outside the CostTracker, "
-                "or without a budget."
-            )
-        prompt, answer = self.most_tokens
-        holding: list[CostTracker] = []
-        try:
-            for tracker in self.trackers:
-                tracker.hold(self._most, f"{prompt:,} tokens of prompt, up to {answer:,} of answer")
-                holding.append(tracker)
-        except BudgetExceededError:
-            for tracker in holding:
-                tracker.release(self._most)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self.trackers:
-            return
-        if kind is GeneratorExit:
-            submit(partial(self._report, error))  # maybe a finalizer's doing: the trackers' locks are not taken here
-        else:
-            self._report(error)
-
-    def _report(self, error: BaseException | None) -> None:
-        usage = Usage(0, 0, model=self.model) if self.usage is None and not self.billed else self.usage
-        for tracker in self.trackers:
-            if usage is None and self._is_free(error):
-                tracker.release(self._most)
-            else:
-                tracker.settle(self._most, usage)
-
-    def _is_free(self, error: BaseException | None) -> bool:
-        """Whether the service surely bills nothing: the request didn't reach it, or it refused in its own words.
-
-        Whatever else ends a request, a cancelled task and Ctrl-C too, leaves it with an answer that may be billed.
-        """
-        if self.refused:
-            return True
-        if not isinstance(error, WorkersAIError):
-            return False
-        came = error.partial is not None and bool(error.partial.text or error.partial.tool_calls)
-        return error.never_sent or (error.code is not None and not came)

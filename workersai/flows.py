@@ -11,8 +11,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
+from workersai.billing import Meter
 from workersai.calls import Call
-from workersai.costs import Meter
 from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
 from workersai.pacing import Limiter
 from workersai.protocol.reply import ReplyHead, completion_from_body, error_from_body
@@ -136,7 +136,7 @@ def ask(call: Call, read: Callable[[bytes, ReplyHead], Answer]) -> Flow[Answer]:
             yield Turn(call.limiter)
         with call.meter() as meter:
             head: ReplyHead = yield Send(call.request)
-            meter.refused, meter.billed = not head.ok, not head.from_cache
+            meter.billed = not head.from_cache
             body = yield from receive_all(head)
             if not head.ok:
                 raise error_from_body(body, head)
@@ -171,6 +171,7 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
             yield Turn(call.limiter)
         with call.meter() as meter:
             reader = yield from _open_stream(call, meter)
+            meter.usage_is_total = False  # before the end of the answer, the service may bill more than it reported
             try:
                 while not (reader.ended or reader.done):
                     try:
@@ -191,6 +192,7 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
                         except APITimeoutError as error:  # their reader took longer than the deadline
                             _break_off(reader, error)
                 last = reader.close()
+                meter.usage_is_total = reader.done or not (reader.ended or reader.finished)
             finally:
                 meter.usage = reader.usage
         yield Emit(last)
@@ -202,7 +204,7 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
 
 def _open_stream(call: Call, meter: Meter) -> Flow[StreamReader]:
     head: ReplyHead = yield Send(call.request)
-    meter.refused, meter.billed = not head.ok, not head.from_cache
+    meter.billed = not head.from_cache
     if not head.ok:
         raise error_from_body((yield from receive_all(head)), head)
     return StreamReader(head, call.asked)

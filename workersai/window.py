@@ -13,11 +13,12 @@ from typing import Any
 from workersai.catalog import DEFAULT_MAX_TOKENS, SERVICE_MAX_TOKENS, model_card
 from workersai.errors import BadRequestError, ContextWindowExceededError
 from workersai.options import CallOptions
+from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.request import InputBody
 from workersai.protocol.template import frame_tokens, tool_text, turn_text, turn_tokens
 from workersai.protocol.turns import turns_of
 from workersai.protocol.values import Trimmed
-from workersai.tokens import Tokens, message_tokens, raw_tokens, tool_tokens
+from workersai.tokens import NO_TOKENS, Tokens, message_tokens, raw_tokens, tool_tokens
 
 logger = logging.getLogger("workersai")
 
@@ -29,8 +30,8 @@ Tools = Sequence[Mapping[str, Any]]
 class Fitted:
     """A body that fits: its ``prompt`` or its ``messages``, and what was found out on the way.
 
-    ``max_tokens`` is what to ask for; None leaves it to the service. ``most_tokens`` is a bound of the prompt's tokens,
-    the count itself where ``counted`` was asked for and the tokenizer is installed.
+    ``max_tokens`` is what to ask for; None leaves it to the service. ``most_tokens`` is an upper bound of the prompt's
+    tokens, which holds for every text. It is the count itself if ``counted`` is set and the tokenizer is installed.
     """
 
     body: Body
@@ -77,15 +78,26 @@ def fitted(given: InputBody, tools: Tools, options: CallOptions, *, counted: boo
 
 
 def most_by_bytes(body: Body, tools: Tools) -> int:
-    """A quick bound of the prompt's tokens: none of them is less than a byte of the text."""
+    """A quick upper bound of the prompt's tokens, which holds for every text: each token has at least one byte."""
     messages = _messages(body)
     texts = [*map(turn_text, messages), *map(tool_text, tools)]
     own = frame_tokens(messages[0], tools=bool(tools)) + sum(map(turn_tokens, messages))
     return own + sum(map(_bytes, texts))
 
 
+def most_schema_tokens(json_mode: JSONMode | None, *, counted: bool) -> int:
+    """An upper bound of what JSON Mode adds to a prompt.
+
+    Whether the service writes the ``response_format`` into the prompt is not published, so a budget allows for it.
+    """
+    if json_mode is None:
+        return 0
+    return tool_tokens(json_mode.wire).most if counted else _bytes(tool_text(json_mode.wire))
+
+
 def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+    # Half of a surrogate pair becomes U+FFFD, which has three bytes as well.
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def _messages(body: Body) -> Sequence[Mapping[str, Any]]:
@@ -105,45 +117,47 @@ class _Prompt:
         self.sizes = dict(enumerate(map(message_tokens, self.messages)))  # of those that are kept, by their index
         self.trimmed: Trimmed | None = None
         self._raw = raw_tokens(given.wire["prompt"]) if raw else None
-        self._tools = sum(map(tool_tokens, tools), Tokens(0, 0))
-        self._turns = sum(self.sizes.values(), Tokens(0, 0))
+        self._tools = sum(map(tool_tokens, tools), NO_TOKENS)
+        self._turns = sum(self.sizes.values(), NO_TOKENS)
 
     @property
     def tokens(self) -> Tokens:
         """Of all that is kept."""
         own = frame_tokens(self.messages[next(iter(self.sizes))], tools=bool(self.tools))
-        return self._raw or self._turns + self._tools + Tokens(own, own)
+        return self._raw or self._turns + self._tools + Tokens.exactly(own)
 
     def trim(self, limit: int) -> None:
-        """Leaves out the oldest turns, until at the most so many tokens remain, or none can go."""
-        left_out = Tokens(0, 0)
+        """Leaves out the oldest turns, until surely no more than so many tokens remain, or none can go."""
+        left_out = NO_TOKENS
         for turn in turns_of(self.given.messages)[:-1]:
             if self.tokens.most <= limit:
                 break
-            gone = sum(map(self.sizes.pop, turn), Tokens(0, 0))
+            gone = sum(map(self.sizes.pop, turn), NO_TOKENS)
             left_out += gone
             self._turns -= gone
         if len(self.sizes) == len(self.messages):
             return
         self.body = {**self.body, "messages": [self.messages[index] for index in self.sizes]}
         indices = tuple(index for index in range(len(self.messages)) if index not in self.sizes)
-        self.trimmed = Trimmed(indices, left_out.most)
-        logger.info("Left out %d messages (%d tokens) to fit the context window.", len(indices), left_out.most)
+        self.trimmed = Trimmed(indices, left_out.estimate)
+        logger.info("Left out %d messages (%d tokens) to fit the context window.", len(indices), left_out.estimate)
 
 
 def _room(prompt: Tokens, window: int, most: int) -> int | None:
-    """What to ask for where the caller named nothing: what is left.
+    """The ``max_tokens`` of a call whose caller set none: what is left of the window.
 
-    Where the prompt's length is only estimated and may fill the window, it is what the service would take by itself.
+    It goes by the estimate: by the upper bound, answers to prompts of half the window would be cut short. If the
+    estimate is too low, the service refuses the call, and nothing is billed. If the prompt may fill the window, it is
+    what the service would take by itself.
     """
-    surely, hardly = window - prompt.most, window - prompt.fewest
-    return min(most, max(surely, min(SERVICE_MAX_TOKENS, hardly))) if hardly > 0 else None
+    likely, hardly = window - prompt.estimate, window - prompt.fewest
+    return min(most, max(likely, min(SERVICE_MAX_TOKENS, hardly))) if hardly > 0 else None
 
 
 def _overflow(prompt: _Prompt, options: CallOptions, window: int) -> ContextWindowExceededError:
     tokens, room = prompt.tokens.fewest, options.max_tokens
     what = f"Without {len(prompt.trimmed.messages):,} older messages, the prompt" if prompt.trimmed else "The prompt"
-    count = f"{'at least ' if prompt.tokens.most > tokens else ''}{tokens:,} tokens"
+    count = f"{'' if prompt.tokens.exact else 'at least '}{tokens:,} tokens"
     answer = f"and the answer may take {room:,} (max_tokens): together more than" if room else "and leaves no room in"
     advice = "Ask for fewer" if room and room >= window else "Shorten it"
     if room and room < window:

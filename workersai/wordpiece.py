@@ -2,6 +2,9 @@
 
 The English bge models read WordPiece tokens of lower-case text, with the vocabulary that BERT was published with (by
 Google, under the Apache License 2.0), 512 at the most. ``wordpiece.txt`` is that vocabulary.
+
+bge-m3 and bge-reranker-base read the SentencePiece tokens of XLM-RoBERTa, whose vocabulary is not here. For them there
+is an upper bound.
 """
 
 from __future__ import annotations
@@ -30,6 +33,32 @@ _MANY_WORDS = 50_000  # a few megabytes
 def may_have_more(text: str, tokens: int) -> bool:
     """Whether a text is long enough to have more than so many tokens: most need no count to be known to have less."""
     return FRAME + _MOST_OF_A_CHARACTER * len(text) > tokens
+
+
+def most_wordpieces(text: str) -> int:
+    """An upper bound of the tokens of a text, with the two around it, which holds for every text.
+
+    :func:`count_wordpieces` is exact for ASCII. Beyond it, the service may know another version of Unicode, and cut a
+    word otherwise: but never into more tokens than the characters of Unicode's form NFD.
+    """
+    if text.isascii():
+        return count_wordpieces(text)
+    words = (word[0] for word in _WORD.finditer(text))
+    return FRAME + sum(_most_tokens(word) for word in words)
+
+
+def _most_tokens(word: str) -> int:
+    return _tokens(word, sys.maxsize) if word.isascii() else len(unicodedata.normalize("NFD", word))
+
+
+def most_sentencepieces(text: str) -> int:
+    """An upper bound of the tokens of a text for a model that reads those of XLM-RoBERTa, without any around the text.
+
+    It holds for every text: that tokenizer brings a text into Unicode's form NFKC, puts a space before it, and makes
+    each token of at least one character, also of those that it doesn't know. NFKC composes the characters of NFKD,
+    and has never more. Bytes would be no bound: one Arabic ligature (U+FDFA) of three bytes becomes 18 characters.
+    """
+    return 1 + len(text if text.isascii() else unicodedata.normalize("NFKD", text))
 
 
 def count_wordpieces(text: str, enough: int = sys.maxsize) -> int:

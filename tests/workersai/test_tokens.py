@@ -1,4 +1,4 @@
-"""Token counts: exact against Meta's own tokenizer, estimated on the safe side without it."""
+"""Token counts: exact against Meta's own tokenizer; without it, bounds that hold and an estimate."""
 # ruff: noqa: RUF001 - texts in other scripts
 
 import base64
@@ -17,7 +17,9 @@ from llama_models.llama3.tokenizer import Tokenizer
 
 from workersai import Message, Tool, ToolCall, count_tokens, tokens
 from workersai.errors import BadRequestError
-from workersai.protocol.estimate import fewest_tokens, most_tokens
+from workersai.protocol.estimate import estimate_tokens
+from workersai.protocol.token_bounds import fewest_tokens, most_tokens
+from workersai.tokens import Tokens
 
 ENCODING = Tokenizer.get_instance()
 DRAWN = random.Random(1)  # noqa: S311 - the same texts each time
@@ -146,8 +148,15 @@ def test_a_conversation_is_its_turns_and_the_template(turns: list[tuple[Any, str
 
 
 @pytest.mark.parametrize("kind", CORPORA)
-def test_the_estimate_is_on_the_safe_side(kind: str) -> None:
-    assert fewest_tokens(CORPORA[kind]) <= exact(CORPORA[kind]) <= most_tokens(CORPORA[kind])
+def test_the_count_and_the_estimate_are_between_the_bounds(kind: str) -> None:
+    text, count = CORPORA[kind], exact(CORPORA[kind])
+    assert fewest_tokens(text) <= count <= most_tokens(text) <= len(text.encode())
+    assert fewest_tokens(text) <= estimate_tokens(text) <= most_tokens(text)
+
+
+@pytest.mark.parametrize("kind", ["english", "markdown", "code", "json", "russian", "chinese", "german"])
+def test_the_estimate_is_near_for_common_kinds_of_text(kind: str) -> None:
+    assert exact(CORPORA[kind]) <= estimate_tokens(CORPORA[kind]) <= 2.5 * exact(CORPORA[kind])
 
 
 @pytest.mark.usefixtures("_without_the_extra")
@@ -158,6 +167,38 @@ def test_without_the_extra_counts_are_estimates_and_say_so_once(caplog: pytest.L
     assert [record.getMessage() for record in caplog.records] == [tokens._HINT]
     with pytest.raises(ImportError, match=r"pip install 'workersai\[tokens\]'"):
         tokens.token_ids("Hello")
+
+
+RAW = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHow <|are|> you?<|eot_id|>"
+
+
+def test_a_raw_prompt_is_counted_with_its_markup_and_one_token_that_the_service_may_add() -> None:
+    count = len(ENCODING.encode(RAW, bos=False, eos=False, allowed_special="all"))
+    assert tokens.raw_tokens(RAW) == Tokens(count, count + 1, count + 1)
+
+
+@pytest.mark.usefixtures("_without_the_extra")
+def test_without_the_extra_a_raw_prompt_is_between_the_bounds() -> None:
+    count = len(ENCODING.encode(RAW, bos=False, eos=False, allowed_special="all"))
+    counted = tokens.raw_tokens(RAW)
+    assert counted.fewest <= count < count + 1 <= counted.most
+    assert not counted.exact
+
+
+def test_the_markup_of_a_raw_prompt_is_that_of_the_model() -> None:
+    special = set(ENCODING.special_tokens)
+    assert all(tokens._MARKUP.fullmatch(name) for name in special)
+    assert not tokens._MARKUP.fullmatch("<|are|>")
+
+
+@pytest.mark.usefixtures("_without_the_extra")
+@pytest.mark.parametrize("kind", CORPORA)
+def test_without_the_extra_a_prompt_is_between_the_bounds(kind: str) -> None:
+    tool = {"type": "function", "function": {"name": "f", "description": CORPORA[kind], "parameters": {}}}
+    counted = tokens.prompt_tokens([{"role": "user", "content": CORPORA[kind]}], [tool])
+    indented = json.dumps(tool, indent=4, ensure_ascii=False) + "\n\n"
+    own = rendered(("system", ""), ("user", CORPORA[kind].strip())) + exact(indented) + 5 + 51
+    assert counted.fewest <= own <= counted.most
 
 
 def test_what_the_service_does_not_take_is_not_counted() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llama_models.llama3.tokenizer import Tokenizer
 
 from tests.support import Driver, Serve, connection
 from workersai import Client, InvalidToolCall, Message, ToolCall, Trimmed, count_tokens, tokens
@@ -20,6 +21,7 @@ from workersai.protocol.tools import Offer
 from workersai.protocol.turns import turns_of
 from workersai.window import Fitted, fitted
 
+ENCODING = Tokenizer.get_instance()
 WINDOW = 24_000
 OVERFLOW = (
     "The estimated number of input and maximum output tokens (35000) exceeded this model context window limit (24000)"
@@ -218,6 +220,46 @@ def test_with_estimates_only_trimming_goes_by_the_upper_bound(driver: Driver, se
     chat = [Message("user", word * 1_000), Message("assistant", "?"), Message("user", word * 900)]
     assert driver.run(connection(server), chat, on_overflow="trim").trimmed is not None
     assert len(server.requests[0].body["messages"]) == 1
+
+
+SWAHILI = "Watu wote wamezaliwa huru, hadhi na haki zao ni sawa. "
+KINDS = {
+    "English": "It was the best of times, ",
+    "Swahili": SWAHILI,
+    "rare letters": "xkq zvtp ",
+    "Chinese": "工智 ",
+    "emoji": "😀",
+    "hex": "f3a9",
+}
+
+
+def exactly(text: str) -> int:
+    return len(ENCODING.encode(text, bos=False, eos=False, disallowed_special=()))
+
+
+@pytest.mark.usefixtures("_estimated")
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_estimates_only_nothing_that_fits_is_refused(driver: Driver, serve: Serve, kind: str) -> None:
+    server = serve("ok")
+    part = KINDS[kind]
+    prompt = part * (23_500 * 100 // exactly(part * 100))
+    assert 20_000 < exactly(prompt) + 100 < WINDOW - 40, "it fits, but hardly"
+    driver.run(connection(server), prompt, max_tokens=100)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.usefixtures("_estimated")
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_estimates_only_what_trimming_leaves_surely_fits(driver: Driver, serve: Serve, kind: str) -> None:
+    server = serve("ok")
+    turn = KINDS[kind] * (1_000 * 100 // exactly(KINDS[kind] * 100))
+    chat = [Message(role, f"{number}: {turn}") for number in range(20) for role in ("user", "assistant")]
+    trimmed = driver.run(connection(server), [*chat, Message("user", "And?")], on_overflow="trim").trimmed
+    assert trimmed is not None
+    body = server.requests[0].body
+    assert sum(exactly(message["content"]) + 5 for message in body["messages"]) + 30 + body["max_tokens"] <= WINDOW
+    assert body["max_tokens"] == 4_096
+    assert len(body["messages"]) > 3, "not all of the history is left out"
 
 
 def test_results_without_ids_stay_with_the_calls_before_them(driver: Driver, serve: Serve) -> None:

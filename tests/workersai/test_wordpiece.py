@@ -3,15 +3,16 @@
 import base64
 import hashlib
 import importlib.util
+import unicodedata
 from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from workersai.wordpiece import count_wordpieces, cut_to, may_have_more
+from workersai.wordpiece import count_wordpieces, cut_to, may_have_more, most_sentencepieces, most_wordpieces
 
 README = Path(__file__).parents[2] / "README.md"
 # Letters, marks and signs of many scripts; newer characters are known to one Unicode table and not to the other.
@@ -102,3 +103,29 @@ def test_a_very_long_word_is_cut_where_another_character_would_be_too_much() -> 
 @given(TEXTS, st.integers(3, 40))
 def test_a_text_that_is_not_counted_has_no_more_tokens(text: str, most: int) -> None:
     assert may_have_more(text, most) or count_wordpieces(text) <= most
+
+
+@given(st.text(CHARACTERS | st.characters(), max_size=80))
+def test_the_upper_bound_holds_for_every_text(text: str) -> None:
+    known = "".join(char for char in text if not "\ud800" <= char <= "\udfff")
+    assert max(expected(known), count_wordpieces(text)) <= most_wordpieces(text)
+    assert not text.isascii() or most_wordpieces(text) == count_wordpieces(text)
+
+
+def shortest_sentencepieces(text: str) -> int:
+    """The tokens of a text by a tokenizer of XLM-RoBERTa's kind whose tokens are single characters."""
+    spelled = sorted({"\u2581", *unicodedata.normalize("NFKC", text)})
+    tokenizer = Tokenizer(models.Unigram([("<unk>", -100.0), *((char, -1.0) for char in spelled)], unk_id=0))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return len(tokenizer.encode(text).ids)
+
+
+@given(st.text(CHARACTERS | st.sampled_from("\ufdfa\u33af\u3300\ufb03\u00bd \u1e9b\u0323"), max_size=80))
+def test_no_sentencepieces_are_more_than_their_upper_bound(text: str) -> None:
+    assert shortest_sentencepieces(text) <= most_sentencepieces(text)
+
+
+def test_a_text_may_have_more_sentencepieces_than_bytes() -> None:
+    text = "\ufdfa" * 100
+    assert len(text.encode()) < shortest_sentencepieces(text) <= most_sentencepieces(text)

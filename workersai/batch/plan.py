@@ -146,7 +146,7 @@ class Asker:
         """Why a budget has no room for a row, or None where all have."""
         try:
             with self.call(request).meter() as meter:
-                meter.refused = True  # nothing is sent, so that what it keeps is given back
+                meter.unsent = True  # so that what it keeps is given back
         except BudgetExceededError as error:
             return error
         except WorkersAIError:  # which shows when it is to be sent

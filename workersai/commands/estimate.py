@@ -16,13 +16,13 @@ from workersai.batch.reading import Mode, Reader
 from workersai.batch.results import request_of_row
 from workersai.batch.values import BatchRequest
 from workersai.catalog import SERVICE_MAX_TOKENS
-from workersai.tokens import Tokens, counts_exactly, prompt_tokens
+from workersai.tokens import NO_TOKENS, Tokens, prompt_tokens, tool_tokens
 
 _AT_ONCE = 500
 
 
 def estimate(requests: Iterable[BatchRequest], options: dict[str, Any], *, mode: Mode, rate: int) -> None:
-    """Checks all requests, and tells rows, tokens and price.
+    """Checks all requests, and prints rows, tokens and price: estimates, with an upper bound beside each.
 
     Raises:
         BadRequestError: a row can't be sent.
@@ -30,15 +30,17 @@ def estimate(requests: Iterable[BatchRequest], options: dict[str, Any], *, mode:
     client = Client(settings=Settings(account_id="dry-run", api_token="dry-run"))  # noqa: S106 - nothing is sent
     asker = Asker(client.settings, client.prepare, options, options, ())
     reader = Reader(asker.call, model=asker.model, mode=mode, keep_invalid=False)
-    tokens, most_answers, batched, some = Tokens(0, 0), 0, 0, []
+    tokens, most_schemas, most_answers, batched, some = NO_TOKENS, 0, 0, 0, []
 
     def count(some: list[BatchRequest]) -> int:
-        nonlocal tokens, most_answers
+        nonlocal tokens, most_schemas, most_answers
         rows, _ = reader.read(some)
         for row in rows:
             body = json.loads(asker.call(request_of_row(row)).request.content)
             messages = body.get("messages") or [{"role": "user", "content": body["prompt"]}]
             tokens += prompt_tokens(messages, ())
+            if "response_format" in body:  # which the service may write into the prompt, as far as is known
+                most_schemas += tool_tokens(body["response_format"]).most
             most_answers += body.get("max_tokens", SERVICE_MAX_TOKENS)
         return sum(row.batched for row in rows)
 
@@ -49,7 +51,7 @@ def estimate(requests: Iterable[BatchRequest], options: dict[str, Any], *, mode:
             some = []
     batched += count(some)
     reader.check()
-    _tell(asker, reader.count, tokens, most_answers)
+    _show(asker, reader.count, tokens, most_schemas, most_answers)
     if mode == "auto" and batched < SMALL_JOB:
         batched = 0
     calls = reader.count - batched
@@ -57,13 +59,19 @@ def estimate(requests: Iterable[BatchRequest], options: dict[str, Any], *, mode:
     typer.echo(f"sent        {batched:,} rows in batches, {calls:,} as single calls{minutes}")
 
 
-def _tell(asker: Asker, rows: int, tokens: Tokens, most_answers: int) -> None:
-    exactly = "" if counts_exactly() else " at the most (for an exact count: pip install 'workersai[tokens]')"
+def _show(asker: Asker, rows: int, tokens: Tokens, most_schemas: int, most_answers: int) -> None:
+    count, about = f"{tokens.most:,} tokens", ""
+    if not tokens.exact:
+        count = f"about {tokens.estimate:,} tokens (estimated), at most {tokens.most:,}"
+        count, about = f"{count}; for an exact count: pip install 'workersai[tokens]'", "about "
     typer.echo(f"rows        {rows:,}")
-    typer.echo(f"prompts     {tokens.most:,} tokens{exactly}")
+    typer.echo(f"prompts     {count}")
+    if most_schemas:
+        typer.echo(f"schemas     {most_schemas:,} tokens at the most, if the service adds them to the prompts")
     typer.echo(f"answers     {most_answers:,} tokens at the most, if each takes all that it may (--max-tokens)")
     if asker.card is None:
         typer.echo(f"price       not known for {asker.model}")
         return
-    prompts, most = asker.card.cost_usd(tokens.most, 0), asker.card.cost_usd(tokens.most, most_answers)
-    typer.echo(f"price       ${prompts:,.4f} for the prompts, ${most:,.4f} at the most with the answers")
+    prompts = asker.card.cost_usd(tokens.estimate, 0)
+    most = asker.card.cost_usd(tokens.most + most_schemas, most_answers)
+    typer.echo(f"price       {about}${prompts:,.4f} for the prompts, ${most:,.4f} at the most with the answers")

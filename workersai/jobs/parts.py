@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workersai.billing import may_have_been_billed
 from workersai.calls import Call
 from workersai.errors import ServerError, WorkersAIError
 from workersai.flows import Flow, Send, Turn, receive_all, retried
@@ -61,8 +62,10 @@ def _asked(call: Call) -> Flow[Told]:
 
 
 def _was_not_taken(error: WorkersAIError) -> bool:
-    """Whether a request surely did nothing: it didn't reach the service, or was refused in its own words."""
+    """Whether a request surely did nothing: it didn't reach the service, or was refused in its own words.
+
+    To take a batch no model has to answer, so here each 4xx is a refusal, also if its reason was lost.
+    """
     status = error.status_code or 0
     refused = 400 <= status < 500 and status != _REQUEST_TIMEOUT  # noqa: PLR2004 - HTTP's client errors
-    told_in_a_200 = error.code is not None and status < 400  # noqa: PLR2004
-    return error.never_sent or refused or told_in_a_200
+    return refused or not may_have_been_billed(error)

@@ -1,7 +1,7 @@
-"""Bounds of a text's length in Llama 3 tokens, for where the tokenizer is not installed.
+"""An estimate of a text's Llama 3 tokens for display, for programs without the tokenizer.
 
-The tokenizer first cuts a text into words, groups of digits, punctuation and blanks; each piece is at least one token.
-How many more it can be is told from its characters. ``benchmarks/tokens.py`` measures both bounds.
+Budgets and refusals need bounds: :mod:`workersai.protocol.token_bounds`. ``benchmarks/tokens.py`` compares all three
+with the exact count.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 import re
 from functools import lru_cache
 from itertools import pairwise
+
+from workersai.protocol.token_bounds import fewest_tokens, most_tokens
 
 # The tokenizer's own cut, as far as Python's expressions can say it.
 _PIECES = re.compile(
@@ -39,21 +41,26 @@ _WORD, _LONG_WORD = 12, 60  # letters: what is longer than a word is a compound;
 _BLANKS = {" ": 60, "\t": 16, "\n": 8}  # of one kind that are a token together; of others, each byte is one
 
 
-def fewest_tokens(text: str) -> int:
-    """A number of tokens that the text is not under."""
-    return sum(1 for _ in _PIECES.finditer(text))
+def estimate_tokens(text: str, bounds: tuple[int, int] | None = None) -> int:
+    """About how many tokens a text has, for display: between the two bounds, and rather too high than too low.
 
+    Measured, it is 1 to 1.7 times the exact count for English, JSON and code, and up to 4 times for other scripts. For
+    text that the tokenizer knows few words of, it is too low: 0.6 of the count for Swahili, 0.3 for random letters.
 
-def most_tokens(text: str) -> int:
-    """A number of tokens that the text is not over, on all kinds of text that were measured."""
-    return sum(_most(piece[0], _ends_in_digit(text, piece.start())) for piece in _PIECES.finditer(text))
+    Args:
+        text: Any text.
+        bounds: Its :func:`fewest_tokens` and :func:`most_tokens`, if they are known.
+    """
+    fewest, most = bounds or (fewest_tokens(text), most_tokens(text))
+    likely = sum(_estimate(piece[0], _ends_in_digit(text, piece.start())) for piece in _PIECES.finditer(text))
+    return min(max(likely, fewest), most)
 
 
 def _ends_in_digit(text: str, end: int) -> bool:
     return end > 0 and text[end - 1].isdigit()
 
 
-def _most(piece: str, after_digit: bool) -> int:  # noqa: FBT001 - one caller
+def _estimate(piece: str, after_digit: bool) -> int:  # noqa: FBT001 - one caller
     told = piece.strip(" ")
     if not told or told.isspace():
         changes = sum(1 for one, other in pairwise(piece) if one != other)
@@ -65,7 +72,7 @@ def _most(piece: str, after_digit: bool) -> int:  # noqa: FBT001 - one caller
     if not told[-1].isalpha():
         return math.ceil(_PUNCTUATION * len(told))
     letters = told if told[0].isalpha() else told[1:]
-    most = _most_of_letters(letters, after_digit=after_digit and letters == piece)
+    most = _estimate_letters(letters, after_digit=after_digit and letters == piece)
     return most + len(told) - len(letters)
 
 
@@ -82,7 +89,7 @@ def _of_character(character: str) -> float:
     return next(known, _EMOJI if code > _BASIC else float(len(character.encode(errors="replace"))))
 
 
-def _most_of_letters(letters: str, *, after_digit: bool) -> int:
+def _estimate_letters(letters: str, *, after_digit: bool) -> int:
     """Of letters that follow a digit, as in a hash, hardly two make a token; nor of capitals, or of a random run."""
     length = len(letters)
     if after_digit:

@@ -21,7 +21,14 @@ from workersai.protocol.values import Usage
 from workersai.retries import OnRetry
 from workersai.retrieval.options import EmbeddingOptions, RerankOptions
 from workersai.settings import DEFAULT_MAX_RETRIES
-from workersai.wordpiece import count_wordpieces, cut_to, may_have_more
+from workersai.wordpiece import (
+    FRAME,
+    count_wordpieces,
+    cut_to,
+    may_have_more,
+    most_sentencepieces,
+    most_wordpieces,
+)
 
 logger = logging.getLogger("workersai")
 
@@ -133,9 +140,15 @@ class Asker:
 
     def call_of(self, request: Request, groups: Sequence[Group]) -> Call:
         """A call that asks for groups, by whatever request."""
-        most = sum(text.size if text.tokens is None else text.tokens for group in groups for text in group.texts)
+        texts = (text.sent for group in groups for text in group.texts)
+        most = sum(map(self._most_tokens, texts)) if self._trackers else 0  # nobody else needs it
         call = made_call(self._client, request, self.options, (most, 0), self._trackers, self._on_retry)
         return replace(call, ends=self._ends)
+
+    def _most_tokens(self, text: str) -> int:
+        if self.card is not None and self.card.wordpiece:
+            return most_wordpieces(text)
+        return FRAME + most_sentencepieces(text)
 
     def usage(self, groups: Sequence[Group], *, billed: bool = True) -> Usage | None:
         """The tokens as they were counted here; None where they weren't."""
@@ -178,8 +191,9 @@ def rerank_call(client: BaseClient[Any], query: Any, documents: Sequence[Any], g
         body["options"] = {"rejectIfBusy": True}
     content = json_bytes(body)
     request = request_to(client.settings, options, content, form=_cache_form("rerank", options, content))
-    most = (len(content) + len(query.encode()) * len(documents), 0)  # the query is read once with each
-    return replace(made_call(client, request, options, most, trackers_here(), on_retry), operation="rerank")
+    # The query is read once with each document, and four tokens stand around the two.
+    pairs = len(documents) * (2 * FRAME + most_sentencepieces(query)) + sum(map(most_sentencepieces, documents))
+    return replace(made_call(client, request, options, (pairs, 0), trackers_here(), on_retry), operation="rerank")
 
 
 def _cache_form(operation: str, options: RequestOptions, content: bytes) -> str:

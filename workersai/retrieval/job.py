@@ -14,6 +14,7 @@ from itertools import count
 from operator import add
 from typing import Any, Literal
 
+from workersai.billing import may_have_been_billed
 from workersai.calls import Call
 from workersai.catalog import MOST_TEXTS
 from workersai.errors import ContextWindowExceededError, ServerError, WorkersAIError
@@ -237,6 +238,8 @@ class EmbeddingJob:
             found = self._responses(told, groups)
             paid = [group for group, each in zip(groups, found, strict=True) if isinstance(each, Embeddings)]
             meter.usage = told.reply.usage or self._asker.usage(paid)
+            failures = [each for each in found if isinstance(each, WorkersAIError)]
+            meter.usage_is_total = told.reply.usage is not None or not any(map(may_have_been_billed, failures))
         return _Answered(found, meter.usage)
 
     def _responses(self, told: Told, groups: list[Group]) -> list[Embeddings | WorkersAIError]:
@@ -264,6 +267,8 @@ def _submitted(call: Call) -> Flow[Told]:
         logger.warning("It is not known whether the service took a batch of texts: %s", told.error)
         if not (yield from another_try(call, told.error, tries)):
             raise told.error
+        with call.meter():
+            pass  # the batch that the service may have taken: the budgets must have room for it and for the next one
         logger.warning("The batch is sent again, and may be billed twice.")
         tries += 1
 

@@ -1,6 +1,7 @@
 """``workersai tokens``: the length of a text, its share of the window, and its price."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,9 +38,11 @@ def test_standard_input_is_counted_like_a_file_and_programs_get_an_object(text: 
     prompt = count_tokens([Message("user", TEXT)])
     assert json.loads(done.stdout) == {
         "tokens": count_tokens(TEXT),
+        "most_tokens": count_tokens(TEXT),
         "exact": True,
         "model": DEFAULT_MODEL,
         "prompt_tokens": prompt,
+        "most_prompt_tokens": prompt,
         "context_window": 24_000,
         "share_of_window": prompt / 24_000,
         "input_cost_usd": CATALOG[DEFAULT_MODEL].cost_usd(prompt, 0),
@@ -64,10 +67,14 @@ def test_an_estimate_says_so_and_how_to_count_exactly(text: Path) -> None:
     done = subprocess.run(  # noqa: S603
         command, capture_output=True, text=True, timeout=PATIENCE, check=True, env=PLAIN
     )
-    assert "Llama tokens (estimated)" in done.stdout
+    found = re.match(
+        r"([\d,]+) Llama tokens \(estimated, at most ([\d,]+)\)\n[\d,]+ \(at most [\d,]+\) as a prompt", done.stdout
+    )
+    assert found is not None
+    estimate, most = (int(number.replace(",", "")) for number in found.groups())
     (hint,) = done.stderr.splitlines()
     assert hint.endswith("pip install 'workersai[tokens]'.")
-    assert int(done.stdout.split(" ")[0].replace(",", "")) >= count_tokens(TEXT)
+    assert most > estimate >= count_tokens(TEXT)
 
 
 def test_of_a_model_outside_the_catalogue_the_window_is_not_made_up(text: Path) -> None:

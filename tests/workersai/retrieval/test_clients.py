@@ -208,6 +208,22 @@ def test_a_budget_that_could_be_passed_sends_nothing(retrieval: RetrievalDriver,
     assert not lengths.requests
 
 
+LIGATURE = "\ufdfa" * 100  # 300 bytes, which the tokenizer of bge-m3 and of the reranker spells in 1,800 characters
+
+
+def test_a_budget_allows_for_texts_with_more_tokens_than_bytes(
+    retrieval: RetrievalDriver, lengths: LocalServer
+) -> None:
+    with CostTracker(budget=1_000 * 0.012e-6), pytest.raises(errors.BudgetExceededError, match=r"1,803 tokens of text"):
+        retrieval.embed(lengths, [LIGATURE], model=M3)
+    for query, documents in ((LIGATURE, ["a"]), ("a", [LIGATURE]), ("a" * 100, ["b"] * 10)):
+        with CostTracker(budget=1_000 * 0.0031e-6), pytest.raises(errors.BudgetExceededError):
+            retrieval.rerank(lengths, query, documents)
+    with CostTracker(budget=1_000 * 0.0031e-6):
+        retrieval.rerank(lengths, "a" * 50, ["b"] * 10)
+    assert len(lengths.requests) == 1
+
+
 def test_what_a_gateway_has_in_its_cache_costs_nothing(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
     gateway = Gateway("gw", cache_ttl=60)
     with CostTracker() as cost:

@@ -118,6 +118,27 @@ def test_a_batch_that_may_have_been_taken_is_sent_again_after_a_wait(
     assert caplog.text.count("may be billed twice") == 2
 
 
+def test_a_batch_that_may_have_been_taken_is_sent_again_only_within_the_budget() -> None:
+    with CostTracker(budget=3.5 * 3 * 0.067e-6) as cost:  # of three tokens each
+        job = Driven(iter(["a"]), Ways("batch"), max_retries=9)
+        job.until_it_waits()
+        (submitted,) = job.begun
+        step = submitted.flow.send(None)
+        for _ in range(2):
+            step = after_a_bad_gateway(submitted, step)
+        with pytest.raises(errors.BudgetExceededError):
+            after_a_bad_gateway(submitted, step)
+    assert cost.unpriced_calls == 3
+
+
+def after_a_bad_gateway(submitted: Begin, step: Any) -> Any:
+    """The step after a submission was answered with a 502, and the wait before the next has passed."""
+    assert isinstance(step, Send)
+    submitted.flow.send(ReplyHead(502, {"retry-after": "1"}))
+    assert isinstance(submitted.flow.send(b"<html></html>"), Wait)
+    return submitted.flow.send(True)  # noqa: FBT003 - whether the deadline leaves time for it
+
+
 def test_only_texts_that_have_their_vectors_are_paid_for() -> None:
     """The batch fails for one of its two groups, and tells no usage."""
     with CostTracker() as cost:
