@@ -114,9 +114,7 @@ class _Rewriting:
             nullable = nullable or null
             if one["type"] != "null" and one not in rewritten:
                 rewritten.append(one)
-        described = whole.get("description")
-        if len(rewritten) > 1:
-            described = described or words
+        described = whole.get("description") or (words if len(rewritten) > 1 else None)
         return union(rewritten, described) if rewritten else {"type": "null"}, nullable
 
     def _variants(self, whole: dict[str, Any], place: str) -> list[Any]:

@@ -162,6 +162,13 @@ def test_a_property_comes_out_with_a_type_and_a_description(annotation: Any, com
     assert of_field(annotation) == comes_out
 
 
+@pytest.mark.parametrize("annotation", [str, Optional[str], Union[str, int, None], Optional[list[int]]])
+def test_an_empty_description_is_none(annotation: Any) -> None:
+    plain = of_field(annotation)
+    assert plain["description"].startswith("Unit price")
+    assert of_field(Annotated[annotation, Field(description="")]) == plain
+
+
 def test_a_default_is_kept_and_null_is_none() -> None:
     assert of_field(int, 5) == {"type": "integer", "default": 5, "description": "Unit price"}
     assert of_field(int | None, None) == {"type": "integer", "description": "Unit price"}
