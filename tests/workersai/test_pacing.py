@@ -25,6 +25,7 @@ from langchain_core.load import dumps
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
+from tests.counting import operations
 from tests.support import Driver, Serve, connection
 from workersai import AsyncClient, CallOptions, Client, RateLimit, pacing
 from workersai import waiting as waiting_module
@@ -153,24 +154,6 @@ def test_where_one_leaves_the_next_moves_up_and_is_woken() -> None:
     clock.now += 50
     limiter.leave(turns[3])
     assert joined(limiter).time == clock.now, "a time that is over helps nobody"
-
-
-def operations(do: Callable[[], object]) -> int:
-    """How many functions are called, of Python and of C: the same on any machine."""
-    calls = 0
-
-    def count_one(_frame: object, event: str, _argument: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    gc.disable()  # its callbacks would be counted
-    sys.setprofile(count_one)
-    try:
-        do()
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    return calls
 
 
 @pytest.mark.parametrize("looking", [False, True], ids=["at once", "one by one"])
