@@ -44,3 +44,16 @@ class CopyCounter(str):
 
     def __radd__(self, other: str) -> CopyCounter:
         return self._counted(str.__add__(other, self))
+
+
+class ComparisonCounter(str):
+    """A text that counts how often it is compared."""
+
+    __slots__ = ()
+    compared: ClassVar[int] = 0
+
+    def __eq__(self, other: object) -> bool:
+        ComparisonCounter.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
