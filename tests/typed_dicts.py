@@ -67,7 +67,7 @@ PARAMETERS: dict[str, Any] = {
 
 def _plain() -> list[type]:
     """The same classes, with annotations that are evaluated when the class is made."""
-    place: Any = te.TypedDict("place", {"city": te.Required[str], "zip": str}, total=False)  # type: ignore[operator]
+    place: Any = te.TypedDict("place", {"city": te.Required[str], "zip": str}, total=False)
     to = Annotated[str, Field(description="Where to.")]
     days = te.NotRequired[Annotated[int, Field(ge=1, description="How long.")]]
     made: list[type] = []

@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from tests.counting import operations
 from tests.support import Driver, Serve, calling, connection
 from workersai import Completion, InvalidToolCall, Message, Tool, Usage, errors
 from workersai.local.engine import CalledTool, RawReply
 from workersai.local.scripted import Answer, Refusal
+from workersai.protocol.surrogates import whole_value_of
+from workersai.protocol.tool_calls import ToolCallAssembler
 
 HI = [Message("user", "hi")]
 PLACE = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from workersai.protocol.values import Message
+from workersai.protocol.values import InvalidToolCall, Message, ToolCall
 
 
 def turns_of(messages: Sequence[Message]) -> list[list[int]]:
@@ -28,7 +28,8 @@ def turns_of(messages: Sequence[Message]) -> list[list[int]]:
             caller = made.get(call_id, made.get("") if call_id else last)
             if caller is not None:
                 del begins[bisect_right(begins, caller) :]  # the turns from the call's on are one now
-        for call in (*message.tool_calls, *message.invalid_tool_calls):
+        calls: list[ToolCall | InvalidToolCall] = [*message.tool_calls, *message.invalid_tool_calls]
+        for call in calls:
             made[call.id] = last = index
     ends = [*begins[1:], len(messages)]
     return [
