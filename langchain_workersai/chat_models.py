@@ -170,7 +170,8 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
                 offer_of([tool], None)
         options: dict[str, Any] = {}
         if tool is not None:
-            traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+            # LangChain's tracing makes a JSON Schema of it, and can't of every class that a tool was made of here.
+            traced = {"kwargs": {"method": method, "strict": strict}, "schema": tool_to_openai(tool)}
             options["ls_structured_output_format"] = traced
         parser = StructuredOutputParser(of=class_of(schema))
         llm: Runnable[LanguageModelInput, AIMessage]

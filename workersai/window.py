@@ -116,6 +116,7 @@ class _Prompt:
         self.messages = _messages(given.wire)
         self.sizes = dict(enumerate(map(message_tokens, self.messages)))  # of those that are kept, by their index
         self.trimmed: Trimmed | None = None
+        self._first = 0  # of those that are kept; the first key of a dict takes ever longer as its keys go
         self._raw = raw_tokens(given.wire["prompt"]) if raw else None
         self._tools = sum(map(tool_tokens, tools), NO_TOKENS)
         self._turns = sum(self.sizes.values(), NO_TOKENS)
@@ -123,7 +124,9 @@ class _Prompt:
     @property
     def tokens(self) -> Tokens:
         """Of all that is kept."""
-        own = frame_tokens(self.messages[next(iter(self.sizes))], tools=bool(self.tools))
+        while self._first not in self.sizes:
+            self._first += 1
+        own = frame_tokens(self.messages[self._first], tools=bool(self.tools))
         return self._raw or self._turns + self._tools + Tokens.exactly(own)
 
     def trim(self, limit: int) -> None:

@@ -1,10 +1,11 @@
 """Structured output through LangChain, over real sockets, against scripted answers."""
 
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pydantic.v1
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import OutputParserException
 from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
@@ -12,6 +13,7 @@ from typing_extensions import TypedDict
 from langchain_workersai import ChatWorkersAI
 from tests.langchain_workersai.face import Face
 from tests.support import Node, Serve, connection, openai_stream
+from tests.typed_dicts import PARAMETERS, TRIPS
 from workersai import errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, RawReply
@@ -94,6 +96,44 @@ def test_function_calling_forces_the_call(face: Face, serve: Serve, schema: Any,
     assert face.pieces(llm, "hi")[-1] == expected
     body = server.requests[0].body
     assert body["tool_choice"]["function"]["name"] == body["tools"][0]["function"]["name"]
+
+
+@pytest.mark.parametrize("include_raw", [False, True])
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+@pytest.mark.parametrize("source", TRIPS)
+def test_every_typeddict_is_a_schema(serve: Serve, source: type, method: Any, include_raw: bool) -> None:
+    trip = {"to": "Rome", "place": {"city": "Rome"}}
+
+    def reply(request: Any) -> Answer:
+        if method == "function_calling":
+            return Answer(tool_calls=(CalledTool(request.tools[0]["function"]["name"], trip),))
+        return Answer(object=trip)
+
+    server = serve(reply)
+    found = chat(server).with_structured_output(source, method=method, include_raw=include_raw).invoke("hi")
+    assert (found["parsed"] if include_raw else found) == trip
+    body = server.requests[0].body
+    if method == "function_calling":
+        assert body["tools"][0]["function"]["parameters"] == PARAMETERS
+    elif method == "json_schema":
+        assert body["response_format"]["json_schema"]["required"] == PARAMETERS["required"]
+        assert body["response_format"]["json_schema"]["properties"] == PARAMETERS["properties"]
+
+
+def test_tracing_gets_the_schema(serve: Serve) -> None:
+    class Seen(BaseCallbackHandler):
+        options: ClassVar[list[dict[str, Any]]] = []
+
+        def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+            self.options.append(kwargs["options"])
+
+    server = serve(lambda _: Answer(object={"to": "Rome", "place": {"city": "Rome"}}))
+    for source in TRIPS:
+        chat(server).with_structured_output(source).invoke("hi", config={"callbacks": [Seen()]})
+        traced = Seen.options.pop()["ls_structured_output_format"]
+        assert traced["kwargs"] == {"method": "json_schema", "strict": None}
+        assert traced["schema"]["title"] == source.__name__
+        assert sorted(traced["schema"]["required"]) == ["place", "to"]
 
 
 def test_function_calling_streams_the_object_as_it_grows(face: Face, serve: Serve) -> None:

@@ -15,6 +15,8 @@ from typing_extensions import TypedDict
 from langchain_workersai import ChatWorkersAI
 from tests.langchain_workersai.face import Face
 from tests.support import Node, Serve, calling, connection, openai_stream
+from tests.typed_dicts import PARAMETERS as TRIP_PARAMETERS
+from tests.typed_dicts import TRIPS
 from workersai import errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool
@@ -121,6 +123,13 @@ def test_whatever_langchain_takes_for_a_tool_reaches_the_service(serve: Serve, s
         },
         "required": ["city"],
     }
+
+
+@pytest.mark.parametrize("source", TRIPS)
+def test_every_typeddict_is_a_tool(serve: Serve, source: type) -> None:
+    server = serve("hi")
+    chat(server).bind_tools([source]).invoke("hi")
+    assert server.requests[0].body["tools"][0]["function"]["parameters"] == TRIP_PARAMETERS
 
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")  # as_tool is one

@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from tests.counting import operations
 from tests.support import Driver, Serve, calling, connection
 from workersai import Completion, InvalidToolCall, Message, Tool, Usage, errors
 from workersai.local.engine import CalledTool, RawReply
 from workersai.local.scripted import Answer, Refusal
+from workersai.protocol.surrogates import whole_value_of
+from workersai.protocol.tool_calls import ToolCallAssembler
 
 HI = [Message("user", "hi")]
 PLACE = {
@@ -212,3 +215,33 @@ def test_bad_tools_and_formats_are_refused_before_a_request(driver: Driver, serv
             with pytest.raises(errors.BadRequestError, match=says):
                 call(connection(server), HI, **bad)
     assert server.requests == []
+
+
+def test_a_name_that_comes_with_each_piece_costs_no_more_in_a_long_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+
+    def counting(data: bytes, **options: Any) -> Any:
+        parsed.append(len(data))
+        return whole_value_of(data, **options)
+
+    monkeypatch.setattr("workersai.protocol.tool_calls.whole_value_of", counting)
+
+    def cost(size: int) -> tuple[int, int]:
+        def wire(arguments: str) -> dict[str, Any]:
+            return {"index": 0, "id": "a", "function": {"name": "f", "arguments": arguments}}
+
+        def assemble() -> None:
+            assembler = ToolCallAssembler()
+            for piece in ['{"a": ["', *["word\\n"] * size, '"', *[", {}"] * size, "]}"]:
+                assembler.add([wire(piece)])
+            ((call,), _) = assembler.calls()
+            assert call.arguments["a"][0] == "word\n" * size
+            assembler.add([wire("{}")])
+            assert len(assembler.calls()[0]) == 2, "another name after a whole call is another call"
+
+        parsed.clear()
+        return operations(assemble), sum(parsed)
+
+    small, large = cost(100), cost(800)
+    assert large[0] <= 8 * 1.6 * small[0]
+    assert large[1] <= 8 * 1.6 * small[1]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llama_models.llama3.tokenizer import Tokenizer
 
+from tests.counting import operations
 from tests.support import Driver, Serve, connection
 from workersai import Client, InvalidToolCall, Message, ToolCall, Trimmed, count_tokens, tokens
 from workersai.errors import BadRequestError, ContextWindowExceededError
@@ -358,3 +359,23 @@ def test_a_bad_option_fails_where_the_client_is_made() -> None:
     wrong: Any = "none"
     with pytest.raises(BadRequestError, match="on_overflow"):
         Client(account_id="a", api_token="t", on_overflow=wrong)
+
+
+@pytest.mark.parametrize("call_id", ["named", ""])
+def test_finding_the_turns_takes_a_time_in_proportion_to_the_conversation(call_id: str) -> None:
+    def cost(size: int) -> int:
+        messages: list[Message] = []
+        for number in range(size):
+            own = call_id and f"{call_id} {number}"
+            messages += [
+                Message("user", "hi"),
+                Message("assistant", "", tool_calls=[ToolCall(own, "f", {})]),
+                Message("user", "and?"),
+                Message("tool", "5", tool_call_id=own),
+            ]
+        found: list[list[list[int]]] = []
+        counted = operations(lambda: found.append(turns_of(messages)))
+        assert len(found[0]) == size, "a call and its result are in one turn"
+        return counted
+
+    assert cost(800) <= 8 * 1.6 * cost(100)

@@ -2,14 +2,13 @@
 
 | | sync | async |
 | --- | --- | --- |
-| waiting for a permit of the rate limit | a ``threading.Event`` | on the event loop |
+| waiting for a permit of the rate limit | the thread waits | the task waits |
 | cancelling | a signal handler raises at any line | at an ``await``; httpx's clients are protected from it |
 | a stream that is left | its connection is ended without a lock | it ends in a task of its event loop |
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -26,7 +25,6 @@ from workersai.calls import Call
 from workersai.deadline import END_OF_BODY, Deadline
 from workersai.errors import WorkersAIError
 from workersai.flows import Drain, Emit, Finished, Flow, HangUp, Pause, Receive, ReceiveAll, Send, Step, Turn, Wait
-from workersai.pacing import Limiter
 from workersai.pools import Pool
 from workersai.protocol.reply import ReplyHead
 from workersai.protocol.request import Request
@@ -117,7 +115,7 @@ class Exchange(Generic[T]):
             case HangUp():
                 self._release()
             case Turn(limiter):
-                self._take(limiter)
+                limiter.take(self._deadline.check_turn)
             case Pause(seconds):
                 self._release()
                 time.sleep(seconds)
@@ -151,14 +149,6 @@ class Exchange(Generic[T]):
         while chunk := self._receive(self._limit):
             self._deadline.check()
             yield chunk
-
-    def _take(self, limiter: Limiter) -> None:
-        moved_up = threading.Event()
-        with limiter.turn(moved_up.set) as turn:
-            self._deadline.check_turn(turn.seconds())
-            while seconds := turn.seconds():
-                moved_up.wait(seconds)
-                moved_up.clear()
 
     def _wait(self, step: Wait) -> bool:
         self._release()

@@ -70,14 +70,15 @@ def embeddings_of(
         dimensions: How long each vector must be, if that is known.
 
     Raises:
-        ServerError: a vector is missing, is no list of finite numbers, or has another length.
+        ServerError: a vector is missing, is no list of finite numbers, or has another length; the places that the
+            reply names for them are not those of the texts.
     """
     found = result.get("data", result.get("response"))  # bge-m3's schema has the latter for contexts
     if not isinstance(found, list):
         raise unreadable("has no list of vectors", head)
-    vectors = _in_order(found)
-    if len(vectors) != texts:
-        raise unreadable(f"has {len(vectors)} vectors for {texts} texts", head)
+    if len(found) != texts:
+        raise unreadable(f"has {len(found)} vectors for {texts} texts", head)
+    vectors = _in_order(found, head)
     for index, vector in enumerate(vectors):
         if not _is_vector(vector):
             raise unreadable(f"has, for text {index}, no list of finite numbers", head)
@@ -95,14 +96,25 @@ def embeddings_of(
     )
 
 
-def _in_order(found: list[Any]) -> list[Any]:
-    """The vectors as they stand, or out of OpenAI's objects, which name their places."""
-    if not found or not all(isinstance(entry, dict) for entry in found):
+def _in_order(found: list[Any], head: ReplyHead) -> list[Any]:
+    """The vectors as they stand, or out of OpenAI's objects, which name their places: all of them, or none."""
+    if not all(isinstance(entry, dict) for entry in found):
         return found
-    by_place = {entry["index"]: entry for entry in found if isinstance(entry.get("index"), int)}
-    if set(by_place) == set(range(len(found))):
-        found = [by_place[place] for place in range(len(found))]
-    return [entry.get("embedding") for entry in found]
+    places = [entry.get("index") for entry in found]
+    vectors = [entry.get("embedding") for entry in found]
+    if all(place is None for place in places):
+        return vectors
+    by_place: dict[int, Any] = {}
+    for number, (place, vector) in enumerate(zip(places, vectors, strict=True)):
+        if place is None:
+            raise unreadable(f"has no index for vector {number}, but one for others", head)
+        if type(place) is not int or not 0 <= place < len(found):
+            expected = f"a whole number from 0 to {len(found) - 1} was expected"
+            raise unreadable(f"has the index {place!r:.50} for vector {number}, where {expected}", head)
+        if place in by_place:
+            raise unreadable(f"has the index {place} for two vectors", head)
+        by_place[place] = vector
+    return [by_place[place] for place in range(len(found))]
 
 
 def _is_vector(vector: Any) -> bool:

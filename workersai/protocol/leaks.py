@@ -2,24 +2,48 @@
 
 A Llama model can write a call out: as an object of a name and parameters (or arguments), in a list, several separated
 by ``;``, or behind ``<|python_tag|>`` (wire page, "Replies"). It is a call only where a tool of that name was offered.
+
+Strategy: the text is read once, by an index that only grows. Prose is searched for the tag. Where a call may begin, a
+:class:`~workersai.protocol.call_scan.CallScanner` follows the candidate; its pieces are joined once, when it ends or
+breaks. A finished candidate is decoded once. An unfinished one is decoded as well, to show text early that can't become
+a call, but only each time that its length has doubled. Where the text is cut into pieces makes no difference to the
+text and the calls. Another form of call needs a scanner of its own and the place where it may begin.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import from_json
 
+from workersai.protocol.call_scan import CALL_KEYS, CallScanner
+
 _TAG = "<|python_tag|>"
-_KEYS = ("type", "id", "name", "parameters", "arguments", "function")
 _ARGUMENTS = ("parameters", "arguments")
-_BEFORE = re.compile(r"\s*(?:;\s*)?(?:<\|python_tag\|>\s*)?")
+_BEFORE = re.compile(r"\s*(?:;\s*)?(?:(<\|python_tag\|>)\s*)?")
 _BLANK = "; \t\r\n"  # what may stand between two calls
-_OUTSIDE, _INSIDE = re.compile(r'[{}\[\]"]'), re.compile(r'["\\]')
 _MOST_BLANK = 500  # characters before a call; beyond that a model is running on
 _OFTEN = 1_024  # characters up to which each piece is looked at; beyond, each doubling
+
+
+@dataclass
+class _Candidate:
+    """A text that may become a call: what may stand before it, and what there is of its JSON."""
+
+    pieces: list[str]
+    start: int
+    """Where the JSON begins in it."""
+    length: int
+    scanner: CallScanner = field(default_factory=CallScanner)
+    looked: int = 0
+    """The length at which it was last decoded."""
+
+    def join(self) -> str:
+        self.pieces = ["".join(self.pieces)]
+        return self.pieces[0]
 
 
 class LeakFilter:
@@ -33,29 +57,48 @@ class LeakFilter:
         self._names = names
         self._may_begin = bool(names)
         self._called = False
-        self._held = ""
+        self._tail = ""  # what is held back while no call has begun
+        self._candidate: _Candidate | None = None
         self._found: list[tuple[str, tuple[dict[str, Any], ...]]] = []
-        self._start_over("")
 
     @property
     def held(self) -> str:
         """The text that is held back."""
-        return self._held
+        return self._tail if self._candidate is None else self._candidate.join()
 
     def feed(self, text: str) -> str:
         """The part of the text so far that may be shown, and was not shown yet."""
-        if not self._names:
+        if not self._names or not text:
             return text
-        self._held += text
         shown: list[str] = []
-        while self._held and (self._call(shown) if self._may_begin else self._prose(shown)):
-            pass
+        candidate = self._candidate
+        if candidate is None:
+            tail, self._tail = self._tail, ""
+            self._read(tail + text, 0, shown)
+            return "".join(shown)
+        candidate.pieces.append(text)
+        candidate.length += len(text)
+        end = candidate.scanner.advance(text)
+        if end is None and self._may_become_call(candidate):
+            return ""
+        self._candidate = None
+        joined = candidate.join()
+        end = None if end is None else len(joined) - len(text) + end
+        self._read(joined, self._decide(joined, 0, candidate.start, end, shown), shown)
         return "".join(shown)
 
     def flush(self) -> str:
         """What was held back, once no more text can come."""
-        held, self._held = self._held, ""
-        return "" if self._called and not held.strip(_BLANK) else held
+        shown: list[str] = []
+        while self._candidate is not None:
+            candidate, self._candidate = self._candidate, None
+            candidate.looked = 0
+            self._tail = candidate.join()
+            if not self._may_become_call(candidate):
+                text, self._tail = self._tail, ""
+                self._read(text, self._decide(text, 0, candidate.start, None, shown), shown)
+        held, self._tail = self._tail, ""
+        return "".join(shown) + ("" if self._called and not held.strip(_BLANK) else held)
 
     def take(self, *, as_text: bool) -> tuple[str, list[dict[str, Any]]]:
         """The calls that were found, as the wire would have them.
@@ -68,66 +111,74 @@ class LeakFilter:
             return "".join(text for text, _ in found), []
         return "", [call for _, calls in found for call in calls]
 
-    def _start_over(self, held: str) -> None:
-        self._held = held
-        self._end = _EndOfJSON()
-        self._looked = 0  # the length at which the text was last looked at
+    def _read(self, text: str, at: int | None, shown: list[str]) -> None:
+        while at is not None and at < len(text):
+            at = self._begin(text, at, shown) if self._may_begin else self._prose(text, at, shown)
 
-    def _call(self, shown: list[str]) -> bool:
-        """Takes a call off the beginning; False: more text is needed to tell."""
-        before = _BEFORE.match(self._held)
-        start = before.end() if before else 0
-        rest = self._held[start:]
-        if start <= _MOST_BLANK and (not rest or _TAG.startswith(self._held.lstrip(_BLANK))):
-            return False
-        if start <= _MOST_BLANK and rest[0] in "{[":
-            end = self._end.found(self._held, start)
-            if end is None and self._could_be_call(rest):
-                return False
-            calls = () if end is None else self._calls(self._held[start:end])
-            if calls and end is not None:
-                self._found.append((rest[: end - start], calls))
-                self._called = True
-                self._start_over(self._held[end:])
-                return True
+    def _prose(self, text: str, at: int, shown: list[str]) -> int | None:
+        """Shows the text up to the tag, and returns where that is; None: all was read."""
+        end = text.find(_TAG, at)
+        self._may_begin = end >= 0
+        if end < 0:
+            lengths = range(min(len(_TAG) - 1, len(text) - at), 0, -1)
+            end = len(text) - next((n for n in lengths if _TAG.startswith(text[-n:])), 0)
+            self._tail = text[end:]
+        shown.append(text[at:end])
+        return end if self._may_begin else None
+
+    def _begin(self, text: str, at: int, shown: list[str]) -> int | None:
+        """Follows a call that may begin there, and returns where to read on; None: more text is needed to tell."""
+        before = _BEFORE.match(text, at)
+        start = before.end() if before else at
+        if start - at <= _MOST_BLANK:
+            if start == len(text) or (before and not before[1] and _TAG.startswith(text[start : start + len(_TAG)])):
+                self._tail = text[at:]
+                return None
+            if text[start] in "{[":
+                candidate = _Candidate([], start - at, len(text) - at)
+                end = candidate.scanner.advance(text, start)
+                if end is None and not candidate.scanner.is_broken:
+                    candidate.pieces.append(text[at:])
+                    if self._may_become_call(candidate):
+                        self._candidate = candidate
+                        return None
+                return self._decide(text, at, start, end, shown)
+        return self._decide(text, at, start, None, shown)
+
+    def _decide(self, text: str, at: int, start: int, end: int | None, shown: list[str]) -> int:
+        """Takes the call out that ends there, if it is one; returns where to read on."""
+        calls = () if end is None else self._calls(text[start:end])
+        if calls and end is not None:
+            self._found.append((text[start:end], calls))
+            self._called = True
+            return end
         self._may_begin = False
-        if self._held.startswith(_TAG):  # of a call that was none: shown, or it would be found again
-            shown.append(_TAG)
-            self._held = self._held[len(_TAG) :]
-        return True
+        before = _BEFORE.match(text, at)
+        if before and before[1] and start - at <= _MOST_BLANK:
+            end = before.end(1)
+        else:
+            end = at + len(_TAG) * text.startswith(_TAG, at)
+        shown.append(text[at:end])  # the tag of a call that was none is shown, or it would be found again
+        return end
 
-    def _prose(self, shown: list[str]) -> bool:
-        at = self._held.find(_TAG)
-        end = at
-        if at < 0:
-            lengths = range(min(len(_TAG) - 1, len(self._held)), 0, -1)
-            end = len(self._held) - next((n for n in lengths if _TAG.startswith(self._held[-n:])), 0)
-        shown.append(self._held[:end])
-        self._start_over(self._held[end:])
-        self._may_begin = at >= 0
-        return at >= 0
-
-    def _could_be_call(self, text: str) -> bool:
+    def _may_become_call(self, candidate: _Candidate) -> bool:
         """Whether an unfinished object or list can still become a call."""
-        if _OFTEN < len(text) < 2 * self._looked:
+        if candidate.scanner.is_broken:
+            return False
+        if _OFTEN < candidate.length < 2 * candidate.looked:
             return True
-        self._looked = len(text)
-        in_list = text.startswith("[")
-        if in_list and not re.match(r"\[\s*(\{|\Z)", text):
-            return False
-        key = self._end.key_begun(self._held, 1 + in_list)
-        if key is not None and not any(known.startswith(key) for known in _KEYS):
-            return False
+        candidate.looked = candidate.length
         try:
-            value = from_json(text, allow_partial="trailing-strings")
+            value = from_json(candidate.join()[candidate.start :], allow_partial="trailing-strings")
         except ValueError:
             return False
-        last = (value[-1] if value else {}) if in_list else value
-        done = value[:-1] if in_list else []
+        if not isinstance(value, list):
+            return self._could_be(value)
+        *done, last = value or [{}]
         return all(map(self._is_call, done)) and self._could_be(last)
 
     def _could_be(self, value: Any) -> bool:
-        if not isinstance(value, dict) or not set(value) <= set(_KEYS):
+        if not isinstance(value, dict) or not set(value) <= set(CALL_KEYS):
             return False
         if not "function".startswith(str(value.get("type", ""))):
             return False
@@ -159,40 +210,3 @@ class LeakFilter:
         if function.get("name") not in self._names:
             return False
         return value.get("type") == "function" or any(key in function for key in _ARGUMENTS)
-
-
-class _EndOfJSON:
-    """Finds where an object or a list ends, looking at each character once however the text grows."""
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._in_string = False
-        self._key_at: int | None = None  # where the string begins that is open, if it is a key
-        self._at: int | None = None
-
-    def found(self, text: str, start: int) -> int | None:
-        """The index behind the end, or None where it isn't there yet."""
-        at = start if self._at is None else self._at
-        while mark := (_INSIDE if self._in_string else _OUTSIDE).search(text, at):
-            at = mark.end()
-            match mark[0]:
-                case "\\":
-                    at += 1
-                case '"':
-                    self._in_string = not self._in_string
-                    is_key = self._in_string and text[start : at - 1].rstrip()[-1:] in ("{", ",")
-                    self._key_at = at if is_key else None
-                case "{" | "[":
-                    self._depth += 1
-                case _:
-                    self._depth -= 1
-                    if self._depth == 0:
-                        return at
-        self._at = max(at, len(text))
-        return None
-
-    def key_begun(self, text: str, depth: int) -> str | None:
-        """What there is of a key that is not complete, of an object at that depth."""
-        if self._key_at is None or self._depth != depth or "\\" in text[self._key_at :]:
-            return None
-        return text[self._key_at :]

@@ -1,7 +1,12 @@
-"""References in a JSON Schema, followed: the service understands no ``$ref`` (wire page, "Requests")."""
+"""References in a JSON Schema, followed: the service understands no ``$ref`` (wire page, "Requests").
+
+A small schema can be a huge one written out: by references to references, and by ``allOf`` of unions, which is a union
+of their product. So what is written out is counted before it is made, and refused beyond a bound.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +24,7 @@ TOLD = (
     *("dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems"),
     *("contentEncoding", "contentMediaType", "contentSchema"),
 )
+_UNIONS = ("anyOf", "oneOf")
 ALSO = "x-also"
 """Where what is to be told stands, if it stood there twice."""
 
@@ -28,6 +34,10 @@ _STRICTER: dict[str, Any] = {
 }
 
 _DEEPEST = 64
+_MOST_STEPS = 256  # references that lead to one place
+_MOST_CHARACTERS = 5_000_000  # of values and descriptions; a request with more is none that a model reads
+_PER_VALUE = 20  # characters that a value of any kind counts as
+_ADVICE = "simplify it, or split it into several"
 
 
 class References:
@@ -44,6 +54,7 @@ class References:
         self._where = where
         self._nodes = 0
         self._depth = 0
+        self._characters = 0
         self._most_nodes = most_nodes
 
     def expanded(self, node: Any, place: str, trail: Trail) -> tuple[dict[str, Any], Trail]:
@@ -52,7 +63,7 @@ class References:
         Raises:
             BadRequestError: it is no schema, a reference leads nowhere, or one leads back into itself.
         """
-        self._count()
+        self.count(1, place)
         if isinstance(node, bool):  # true: any value
             return {}, trail
         if not isinstance(node, Mapping):
@@ -60,13 +71,50 @@ class References:
         whole = dict(node)
         while "$ref" in whole:
             target, trail = self._followed(whole.pop("$ref"), place, trail)
-            whole = both(target, whole)
+            whole = self.both(target, whole, place)
+        parts: list[Node] = [whole]
         for part in self.schemas(whole.pop("allOf", ()), f"{place}.allOf"):
             # Each part by itself: two of them may well refer to the same schema.
             with self.deeper():
                 merged, _ = self.expanded(part, place, trail)
-            whole = both(merged, whole)
-        return whole, trail
+            parts.append(merged)
+        # Two neighbours at a time: one after the other, what has been joined would be copied again for each part.
+        parts.reverse()
+        while len(parts) > 1:
+            pairs = zip(parts[::2], parts[1::2], strict=False)
+            rest = parts[-1:] if len(parts) % 2 else []
+            parts = [*(self.both(first, second, place) for first, second in pairs), *rest]
+        return dict(parts[0]), trail
+
+    def both(self, first: Node, second: Node, place: str) -> dict[str, Any]:
+        """Two schemas that hold at once, with the product of their unions counted."""
+        for keyword in _UNIONS:
+            one, other = first.get(keyword), second.get(keyword)
+            if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+                self.count(len(one) * len(other), place)
+        return both(first, second)
+
+    def count(self, parts: int, place: str) -> None:
+        """Counts so many parts more.
+
+        Raises:
+            BadRequestError: these are too many.
+        """
+        self._nodes += parts
+        if self._nodes > self._most_nodes:
+            raise self.error(place, f"written out, the schema has over {self._most_nodes:,} parts: {_ADVICE}")
+        if self._depth > _DEEPEST:
+            raise self.error(place, f"written out, the schema has over {_DEEPEST} levels: {_ADVICE}")
+
+    def count_characters(self, number: int, place: str) -> None:
+        """Counts so many characters more of values and descriptions.
+
+        Raises:
+            BadRequestError: these are too many.
+        """
+        self._characters += number
+        if self._characters > _MOST_CHARACTERS:
+            raise self.error(place, f"written out, the schema has over {_MOST_CHARACTERS:,} characters: {_ADVICE}")
 
     @contextmanager
     def deeper(self) -> Iterator[None]:
@@ -79,11 +127,13 @@ class References:
 
     def written_out(self, value: Any, place: str, trail: Trail) -> Any:
         """Any part of a schema without references."""
-        if isinstance(value, list | tuple):
-            return [self.written_out(item, place, trail) for item in value]
-        if not isinstance(value, Mapping):
+        self.count_characters(_PER_VALUE + (len(value) if isinstance(value, str) else 0), place)
+        if not isinstance(value, Mapping | list | tuple):
             return value
         with self.deeper():
+            self.count(0, place)
+            if isinstance(value, list | tuple):
+                return [self.written_out(item, place, trail) for item in value]
             whole, inner = self.expanded(value, place, trail) if "$ref" in value else (dict(value), trail)
             return {key: self.written_out(item, place, inner) for key, item in whole.items()}
 
@@ -99,7 +149,9 @@ class References:
 
     def _followed(self, reference: Any, place: str, trail: Trail) -> tuple[Node, Trail]:
         if not isinstance(reference, str) or not reference.startswith("#"):
-            raise self.error(place, f"the reference {reference!r} leads out of the schema")
+            raise self.error(place, f"the reference {reference!r:.100} leads out of the schema")
+        if len(trail) >= _MOST_STEPS:
+            raise self.error(place, f"over {_MOST_STEPS} references lead here, one to the next: {_ADVICE}")
         if reference in trail:
             cycle = " -> ".join(map(_short, (*trail[trail.index(reference) :], reference)))
             raise self.error(
@@ -115,18 +167,12 @@ class References:
             elif isinstance(target, list | tuple) and key.isdecimal() and int(key) < len(target):
                 target = target[int(key)]
             else:
-                raise self.error(place, f"the reference {reference!r} leads nowhere")
+                raise self.error(place, f"the reference {reference!r:.100} leads nowhere")
         if target is True:
             target = {}
         if not isinstance(target, Mapping):
-            raise self.error(place, f"the reference {reference!r} leads to what is no JSON Schema")
+            raise self.error(place, f"the reference {reference!r:.100} leads to what is no JSON Schema")
         return target, (*trail, reference)
-
-    def _count(self) -> None:
-        self._nodes += 1
-        if self._nodes > self._most_nodes or self._depth > _DEEPEST:
-            most = f"{self._most_nodes:,} parts or {_DEEPEST} levels"
-            raise self.error("", f"written out, the schema has over {most}; does it refer to itself?")
 
 
 def _short(reference: str) -> str:
@@ -163,9 +209,23 @@ def _joined(one: Any, other: Any) -> Any:
 
 def _lists(keyword: str, one: list[Any], other: list[Any]) -> list[Any]:
     if keyword in ("required", "allOf"):
-        return one + [item for item in other if item not in one]
+        known = set(map(canonical, one))
+        return one + [item for item in other if canonical(item) not in known]
     if keyword == "enum":
-        return [item for item in one if item in other]
-    if keyword in ("anyOf", "oneOf") and one != other:
+        allowed = set(map(canonical, other))
+        return [item for item in one if canonical(item) in allowed]
+    if keyword in _UNIONS and one != other:
         return [{"allOf": [first, second]} for first in one for second in other]
     return other
+
+
+def canonical(value: Any) -> str:
+    """A text that two values have in common if they are the same in JSON, so that they can be looked up."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON Schema has 1.0 as an integer
+    try:
+        return json.dumps(value, sort_keys=True, default=repr)
+    except TypeError:  # keys of several types
+        return repr(value)
+    except (ValueError, RecursionError):  # it holds itself, or is too deep, which is refused where it is written
+        return f"{type(value).__name__} {id(value)}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workersai.protocol.json_types import TYPES, enum_of, inferred, is_of
-from workersai.protocol.refs import ALSO, TOLD, Node, References, Trail, both
+from workersai.protocol.refs import ALSO, TOLD, Node, References, Trail, canonical
 from workersai.protocol.unions import in_brief, noted, union
 
 # Kept as they are, with what they must be.
@@ -105,18 +105,18 @@ class _Rewriting:
         if not variants:
             return self._typed(whole, place, trail, words)
         rewritten: list[dict[str, Any]] = []
+        known: set[str] = set()
         nullable = whole.get("nullable") is True
         for variant in variants:
             # What stands beside the variants holds for each of them.
             inner, inner_trail = self._references.expanded(variant, place, trail)
             with self._references.deeper():
-                one, null = self.schema(both(whole, inner), place, inner_trail)
+                one, null = self.schema(self._references.both(whole, inner, place), place, inner_trail)
             nullable = nullable or null
-            if one["type"] != "null" and one not in rewritten:
+            if one["type"] != "null" and (key := canonical(one)) not in known:
+                known.add(key)
                 rewritten.append(one)
-        described = whole.get("description")
-        if len(rewritten) > 1:
-            described = described or words
+        described = whole.get("description") or (words if len(rewritten) > 1 else None)
         return union(rewritten, described) if rewritten else {"type": "null"}, nullable
 
     def _variants(self, whole: dict[str, Any], place: str) -> list[Any]:
@@ -137,7 +137,8 @@ class _Rewriting:
         nullable = whole.get("nullable") is True
         notes: list[str] = []
         values = self._values(whole, place)
-        self._json([values, whole.get("default"), whole.get("examples")], place)
+        texts = [values, whole.get("default"), whole.get("examples"), whole.get("description"), whole.get("pattern")]
+        self._references.count_characters(len(self._json(texts, place)), place)
         kind = whole.get("type") or inferred(whole, values)
         if values and not any(is_of(value, kind) for value in values):
             kind = inferred({}, values) or "null"  # the values say it better than a type that none of them is of
@@ -213,6 +214,7 @@ class _Rewriting:
         required = whole.get("required", [])
         if not isinstance(required, list | tuple) or not all(isinstance(name, str) for name in required):
             raise self._error(f"{place}.required", "must be a list of names")
+        must_be_there = set(required)
         parts: dict[str, Any] = {"properties": {}} if "properties" in whole else {}
         needed: list[str] = []
         for name, node in properties.items():
@@ -220,9 +222,9 @@ class _Rewriting:
             accepted, nullable = self._deeper(node, f"{place}.{name}", trail, words)
             accepted.setdefault("description", words)
             parts["properties"][name] = accepted
-            if name in required and nullable:
+            if name in must_be_there and nullable:
                 self.lacks_nulls = True
-            elif name in required:
+            elif name in must_be_there:
                 needed.append(name)
         others = whole.get("additionalProperties", False if self._closed and properties else None)
         if isinstance(others, Mapping) and others:

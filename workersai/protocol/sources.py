@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
-from typing_extensions import NotRequired, Required, TypedDict, get_type_hints, is_typeddict
+from typing_extensions import NotRequired, ReadOnly, Required, TypedDict, get_type_hints, is_typeddict
 
 from workersai.errors import BadRequestError
 
@@ -19,6 +19,8 @@ _Path = tuple[type, ...]
 _ANNOTATED: Any = Annotated
 _UNION: Any = Union
 _TYPED_DICT: Any = TypedDict
+
+_QUALIFIERS = (Required, NotRequired, ReadOnly)
 
 
 def json_schema_of(source: Any, where: str) -> Mapping[str, Any]:
@@ -56,7 +58,7 @@ def _for_pydantic(hint: Any, path: _Path) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is None or origin is Literal:
         return hint
-    if origin in (Required, NotRequired):
+    if origin in _QUALIFIERS:
         return _for_pydantic(arguments[0], path)
     if origin is Annotated:
         told = (_for_pydantic(arguments[0], path), *_told(arguments[1:]))
@@ -82,7 +84,14 @@ def _typed_dict(source: Any, path: _Path) -> Any:
 
 def _field(hint: Any, *, required: bool, path: _Path) -> Any:
     annotated = _for_pydantic(hint, path)
-    metadata = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    # What the hint says counts: __required_keys__ are wrong where annotations are strings when the class is made.
+    inner, metadata = hint, ()
+    while get_origin(inner) in (*_QUALIFIERS, Annotated):
+        if get_origin(inner) is Annotated:
+            metadata = get_args(inner)[1:]
+        elif get_origin(inner) is not ReadOnly:
+            required = get_origin(inner) is Required
+        inner = get_args(inner)[0]
     return (Required if required and not _has_default(metadata) else NotRequired)[annotated]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from workersai.protocol.json_end import ObjectEnd
 from workersai.protocol.nulls import with_nulls
 from workersai.protocol.refs import Node
 from workersai.protocol.surrogates import whole_value_of
@@ -29,6 +30,20 @@ class _Growing:
     wire_id: str | None
     name: str
     arguments: list[str] = field(default_factory=list)
+    looked: int = 0  # how many pieces of the arguments the end was looked for in
+    end: ObjectEnd = field(default_factory=ObjectEnd)
+    is_garbled: bool = False  # whether the arguments ended, and were no object
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has arguments, and they are an object: each piece is looked at once, the whole parsed once."""
+        for piece in self.arguments[self.looked :]:
+            self.end.advance(piece)
+        self.looked = len(self.arguments)
+        if not self.end.is_reached or self.is_garbled:
+            return False
+        self.is_garbled = not isinstance(_finish(self), ToolCall)
+        return not self.is_garbled
 
 
 class ToolCallAssembler:
@@ -131,7 +146,7 @@ class ToolCallAssembler:
         begun = None if place is None else self._calls[place].wire_id
         if wire_id is not None and begun is not None and wire_id != begun:
             return None  # another id under an index that was used: another call
-        if place is not None and name and self._calls[place].name and _is_whole(self._calls[place]):
+        if place is not None and name and self._calls[place].name and self._calls[place].is_whole:
             return None  # another name after a whole call
         return place
 
@@ -160,10 +175,6 @@ def _arguments_text(call: ToolCall | InvalidToolCall) -> str:
 def _unless_nothing(arguments: str) -> str:
     """The beginning of the arguments; blank or null, which a call without any can have, is nothing."""
     return "" if arguments.strip() in ("", "null") else arguments
-
-
-def _is_whole(call: _Growing) -> bool:
-    return isinstance(_finish(call), ToolCall) and bool(call.arguments)
 
 
 def _finish(call: _Growing) -> ToolCall | InvalidToolCall:

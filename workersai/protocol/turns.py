@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from workersai.protocol.values import InvalidToolCall, Message, ToolCall
 
@@ -14,28 +15,24 @@ def turns_of(messages: Sequence[Message]) -> list[list[int]]:
     user's message stands between the two.
     """
     begins: list[int] = []  # where each turn begins
-    asked: dict[str, int] = {}  # the turn of a call, by its id
+    made: dict[str, int] = {}  # the message of a call, by its id: its turn is found by it, also when turns were joined
+    last: int | None = None  # the message of the last call
     for index, message in enumerate(messages):
         if message.role == "system":
             continue
         if not begins or message.role == "user":
             begins.append(index)
         if message.role == "tool":
-            asking = _asking(message.tool_call_id or "", asked, len(begins) - 1)
-            if asking < len(begins) - 1:  # the turns from the call's on are one now
-                del begins[asking + 1 :]
-                asked = {call: min(turn, asking) for call, turn in asked.items()}
+            # Where one of the two has no id, it is the last turn that may hold the call.
+            call_id = message.tool_call_id or ""
+            caller = made.get(call_id, made.get("") if call_id else last)
+            if caller is not None:
+                del begins[bisect_right(begins, caller) :]  # the turns from the call's on are one now
         calls: list[ToolCall | InvalidToolCall] = [*message.tool_calls, *message.invalid_tool_calls]
-        asked |= {call.id: len(begins) - 1 for call in calls}
+        for call in calls:
+            made[call.id] = last = index
     ends = [*begins[1:], len(messages)]
     return [
         [index for index in range(begin, end) if messages[index].role != "system"]
         for begin, end in zip(begins, ends, strict=False)
     ]
-
-
-def _asking(call: str, asked: Mapping[str, int], this: int) -> int:
-    """The turn that holds the call of a result; where one of the two has no id, the last turn that may hold it."""
-    if call in asked:
-        return asked[call]
-    return asked.get("", this) if call else max(asked.values(), default=this)

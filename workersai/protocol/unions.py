@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+
+from workersai.protocol.refs import canonical
 
 Schema = dict[str, Any]
 
@@ -97,17 +100,16 @@ def _one_type(variants: Sequence[Schema], kind: str, description: str | None) ->
 
 
 def _one_object(variants: Sequence[Schema]) -> Schema:
-    together: dict[str, list[Schema]] = {}
+    together: dict[str, dict[str, Schema]] = {}  # by the name of a property, its schemas, each once
     for variant in variants:
         for name, schema in variant.get("properties", {}).items():
-            together.setdefault(name, [])
-            if schema not in together[name]:
-                together[name].append(schema)
+            together.setdefault(name, {}).setdefault(canonical(schema), schema)
     merged: Schema = {
         "type": "object",
-        "properties": {name: _one_property(schemas) for name, schemas in together.items()},
+        "properties": {name: _one_property([*schemas.values()]) for name, schemas in together.items()},
     }
-    required = [name for name in together if all(name in variant.get("required", ()) for variant in variants)]
+    needing = Counter(name for variant in variants for name in set(variant.get("required", ())))
+    required = [name for name in together if needing[name] == len(variants)]
     if required:
         merged["required"] = required
     others = [variant.get("additionalProperties") for variant in variants]
@@ -122,9 +124,10 @@ def _one_property(schemas: Sequence[Schema]) -> Schema:
 
 
 def _most_telling(variants: Sequence[Schema]) -> Schema:
+    kinds = Counter(map(_bare, variants))
     for variant in variants:
         items = variant.get("items")
-        if items is not None and all(other is variant or _is_item(other, items) for other in variants):
+        if items is not None and kinds[_bare(items)] == len(variants) - 1:
             return variant
     if all(variant["type"] in _SCALARS for variant in variants):
         # Free text can hold a number or a boolean; one of fixed values can't.
@@ -135,16 +138,12 @@ def _most_telling(variants: Sequence[Schema]) -> Schema:
     return variants[0]
 
 
-def _is_item(schema: Schema, items: Schema) -> bool:
-    def bare(one: Schema) -> Schema:
-        return {key: value for key, value in one.items() if key != "description"}
-
-    return bare(schema) == bare(items)
+def _bare(schema: Schema) -> str:
+    return canonical({key: value for key, value in schema.items() if key != "description"})
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:
-    found: list[Any] = []
+    found: dict[tuple[type, str], Any] = {}
     for value in values:
-        if not any(value == other and type(value) is type(other) for other in found):
-            found.append(value)
-    return found
+        found.setdefault((type(value), canonical(value)), value)
+    return list(found.values())

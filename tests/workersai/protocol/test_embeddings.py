@@ -24,6 +24,11 @@ def read(result: Any, *, texts: int = 2, dimensions: int | None = 3) -> Embeddin
 VECTORS = [[0.5, -1.0, 0.25], [1, 0, 0]]
 
 
+def at(index: Any) -> dict[str, Any]:
+    """A vector of OpenAI's shape, with the place that it names."""
+    return {"object": "embedding", "embedding": VECTORS[0], "index": index}
+
+
 @pytest.mark.parametrize(
     "result",
     [
@@ -62,12 +67,35 @@ def test_the_usage_is_kept_where_the_service_tells_it() -> None:
         ({"data": [VECTORS[0], [1.0, True, 2.0]]}, "for text 1, no list of finite numbers"),
         ({"data": [VECTORS[0], []]}, "for text 1, no list of finite numbers"),
         ({"data": [VECTORS[0], [1.0, 10**400, 2.0]]}, "for text 1, no list of finite numbers"),
+        ({"data": [at(0), at(0)]}, "has the index 0 for two vectors"),
+        ({"data": [at(0), at(2)]}, "has the index 2 for vector 1, where a whole number from 0 to 1 was expected"),
+        ({"data": [at(0), at(-1)]}, "has the index -1 for vector 1"),
+        ({"data": [at("1"), at("0")]}, "has the index '1' for vector 0"),
+        ({"data": [at(1.0), at(0.0)]}, "has the index 1.0 for vector 0"),
+        ({"data": [at(index=True), at(index=False)]}, "has the index True for vector 0"),
+        ({"data": [at(1), {"embedding": VECTORS[0]}]}, "has no index for vector 1, but one for others"),
+        ({"data": [at(None), at(0)]}, "has no index for vector 0, but one for others"),
     ],
 )
 def test_a_reply_without_a_vector_for_each_text_is_an_error(result: dict[str, Any], told: str) -> None:
     with pytest.raises(ServerError, match=told) as caught:
         read(result)
     assert caught.value.request_id == "8c5-LOC"
+
+
+@given(st.lists(st.integers(-2, 5) | st.none() | st.sampled_from(["0", 1.0, True, 10**30]), min_size=1, max_size=5))
+def test_vectors_come_in_the_order_of_their_places_or_not_at_all(places: list[Any]) -> None:
+    data = [{"embedding": [float(number)], "index": place} for number, place in enumerate(places)]
+    are_right = all(type(place) is int for place in places) and sorted(places) == list(range(len(places)))
+    are_absent = all(place is None for place in places)
+    if not (are_right or are_absent):
+        with pytest.raises(ServerError, match="index"):
+            read({"data": data}, texts=len(places), dimensions=1)
+        return
+    vectors = read({"data": data}, texts=len(places), dimensions=1).vectors
+    assert [int(vector[0]) for vector in vectors] == [
+        places.index(place) if are_right else place for place in range(len(places))
+    ]
 
 
 def test_a_vector_that_is_not_finite_is_an_error() -> None:

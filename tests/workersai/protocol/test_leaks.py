@@ -8,12 +8,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.counting import CopyCounter, operations
 from workersai.protocol.leaks import LeakFilter
 
 NAMES = frozenset({"get_weather", "get_time"})
 PARIS = {"name": "get_weather", "parameters": {"location": "Paris {[\"'\\"}}
 NOW = {"type": "function", "name": "get_time", "arguments": {}}
 BARE_NOW = {"name": "get_time", "arguments": {}}
+TIMED = {"name": "get_time", "parameters": {"a": [1, -2500.0, True]}}
 
 
 def passed(pieces: list[str], names: frozenset[str] = NAMES) -> tuple[str, list[Any]]:
@@ -48,6 +50,7 @@ def passed(pieces: list[str], names: frozenset[str] = NAMES) -> tuple[str, list[
         ),
         ('{"type": "function", "name": "get_time"}', [{"name": "get_time"}], ""),
         ('{"arguments": "a,", "name": "get_time"}', [{"name": "get_time", "arguments": "a,"}], ""),
+        ('{ "name" : "get_time" , "parameters" : { "a" : [ 1 , -2.5e3 , true ] } }', [TIMED], ""),
         ('{"id": 7, "name": "get_time", "parameters": {}}', [{"name": "get_time", "parameters": {}}], ""),
         ('{"n\\u0061me": "get_time", "parameters": {}}', [{"name": "get_time", "parameters": {}}], ""),
     ],
@@ -80,6 +83,9 @@ def test_where_the_service_reads_the_calls_itself_the_text_is_given_back() -> No
         '{"name": "x", "function": {"name": "get_time", "parameters": {}}}',
         '{"function": 5, "name": "get_time", "parameters": {}}',
         '{"name": "get_weather", "parameters": {"location": Paris}}',
+        '{"name": "get_stocks", "name": "get_time", "parameters": {}}',
+        '{"n\\u0061me": "get_time", "name": "get_time", "parameters": {}}',
+        '{"function": {"name": "get_time", "function": {"name": "get_time", "arguments": {}}}}',
         '{"name": "get_weather", "parameters": {"location": "Par',
         "<|python_tag|>print(1)",
         "<|python_tag|><|python_tag|>",
@@ -155,8 +161,78 @@ objects = st.dictionaries(keys, st.one_of(values, st.dictionaries(keys, values, 
 calls = st.one_of(objects, st.lists(objects, max_size=2)).map(json.dumps)
 fragments = st.sampled_from(
     ["{", "}", "[", "]", '"name"', '"get_weather"', ":", ",", '"parameters"', "{}", ";", " ", "\n", "<|python_tag|>",
-     "<|", "\\", '"', "words", "null", "-1", "1e5", "tru", "\\u00e9", json.dumps(PARIS), json.dumps(NOW)]
+     "<|", "\\", '"', "words", "null", "-1", "1e5", "tru", "\\u00e9", json.dumps(PARIS), json.dumps(NOW),
+     '{"name":"get_time","parameters":{"a":"', '"}}', "x" * 1_500, "\x01", '"name":"get_time",', "\n" * 501]
 )  # fmt: skip
+
+
+LONG = {
+    "strings": json.dumps({"name": "get_time", "parameters": {"a": ["ab"] * 50}}),
+    "one string": json.dumps({"name": "get_time", "parameters": {"a": "ab " * 50}}),
+    "escapes": json.dumps({"name": "get_time", "parameters": {"a": "\n" * 50}}),
+    "numbers": json.dumps({"name": "get_time", "parameters": {"a": [1, None, 2.5] * 50}}),
+    "a long number": json.dumps({"name": "get_time", "parameters": {"a": 0}}).replace("0", "1" * 400),
+    "deep": json.dumps({"name": "get_time", "parameters": {"a": 0}}).replace("0", "[" * 50),
+    "many calls": "; ".join([json.dumps(PARIS)] * 50),
+    "a list of calls": json.dumps([NOW] * 50),
+    "tags": "<|python_tag|>" * 50,
+    "tags and words": "a <|python_tag|>x" * 50,
+    "tags in strings": '<|python_tag|>{"name":"get_time","parameters":{"a":"' * 50,
+    "tags in keys": '<|python_tag|>{"name' * 50,
+    "tags behind blanks": (" " * 400 + "<|python_tag|>") * 50,
+    "lists": "<|python_tag|>[" * 50,
+    "objects that are no calls": '<|python_tag|>{"name":"get_time"}' * 50,
+    "calls of others": '<|python_tag|>{"name":"get_stocks","parameters":{"a":[' * 50,
+    "blanks": " " * 2_000,
+}
+
+
+def longer(name: str, factor: int) -> str:
+    """The text of that name, so many times as long: all of it, or what is within the one call."""
+    text = LONG[name]
+    if name in ("one string", "escapes", "strings", "numbers", "a long number", "deep", "a list of calls"):
+        begin, end = len(text) // 4, 3 * len(text) // 4
+        return text[:begin] + text[begin:end] * factor + text[end:]
+    return text * factor
+
+
+@pytest.mark.parametrize("cut", [None, 7], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("name", LONG)
+def test_a_text_is_read_in_a_time_in_proportion_to_it(
+    name: str, cut: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+
+    def from_json(text: str, **options: Any) -> Any:
+        decoded.append(len(text))
+        return pydantic_core.from_json(text, **options)
+
+    monkeypatch.setattr("workersai.protocol.leaks.from_json", from_json)
+
+    def cost(factor: int) -> tuple[int, int]:
+        text = longer(name, factor)
+        pieces = [text] if cut is None else [text[at : at + cut] for at in range(0, len(text), cut)]
+        decoded.clear()
+        return operations(lambda: passed(pieces)), sum(decoded)
+
+    small, large = cost(8), cost(64)
+    assert large[0] <= 8 * 1.6 * small[0]
+    assert large[1] <= 8 * 1.6 * small[1] + 4 * 64 * len(LONG[name])
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_text_is_copied_in_proportion_to_it(name: str) -> None:
+    def copied(factor: int) -> int:
+        CopyCounter.copied = 0
+        passed([CopyCounter(longer(name, factor))])
+        return CopyCounter.copied
+
+    assert copied(64) <= 8 * 1.6 * copied(8)
+
+
+def test_where_a_long_text_is_cut_makes_no_difference() -> None:
+    for text in LONG.values():
+        assert passed([text[at : at + 5] for at in range(0, len(text), 5)]) == passed([text]) == passed(list(text))
 
 
 @settings(max_examples=400)

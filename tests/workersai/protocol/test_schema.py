@@ -3,6 +3,8 @@
 # ruff: noqa: E501 - in a table, a schema reads best in one line
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from datetime import date
 from enum import Enum, IntEnum
 from importlib.resources import files
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, RootModel, create_model
 
+from tests.counting import ComparisonCounter, operations
 from workersai.errors import BadRequestError
 from workersai.protocol.nulls import with_nulls
 from workersai.protocol.schema import accepted_parameters, accepted_schema, words_of
@@ -160,6 +163,13 @@ CAT = {
 )
 def test_a_property_comes_out_with_a_type_and_a_description(annotation: Any, comes_out: dict[str, Any]) -> None:
     assert of_field(annotation) == comes_out
+
+
+@pytest.mark.parametrize("annotation", [str, Optional[str], Union[str, int, None], Optional[list[int]]])
+def test_an_empty_description_is_none(annotation: Any) -> None:
+    plain = of_field(annotation)
+    assert plain["description"].startswith("Unit price")
+    assert of_field(Annotated[annotation, Field(description="")]) == plain
 
 
 def test_a_default_is_kept_and_null_is_none() -> None:
@@ -415,7 +425,10 @@ def test_a_schema_that_grows_without_end_is_refused() -> None:
     deep: dict[str, Any] = {"type": "object"}
     deep["properties"] = {"again": deep}
     for schema in (growing, deep):
-        with pytest.raises(BadRequestError, match="has over 10,000 parts or 64 levels"):
+        with pytest.raises(
+            BadRequestError,
+            match=r"tool 'f'\..*has over (10,000 parts|64 levels): simplify it, or split it into several",
+        ):
             accepted_parameters(schema, "tool 'f'")
 
 
@@ -510,3 +523,108 @@ def test_an_answer_to_the_rewritten_schema_is_one_to_the_schema_itself(
     schema = model.model_json_schema()
     answer = data.draw(values_of(parameters(schema)))
     model.model_validate(with_nulls(answer, schema))
+
+
+def any_of(number: int) -> dict[str, Any]:
+    return {"anyOf": [{"type": "object", "properties": {f"p{number}_{n}": {"type": "string"}}} for n in range(10)]}
+
+
+def chain(size: int, last: dict[str, Any]) -> dict[str, Any]:
+    return {f"l{n}": {"$ref": f"#/$defs/l{n + 1}"} for n in range(size)} | {f"l{size}": last}
+
+
+GROWING: dict[str, tuple[dict[str, Any], str]] = {
+    "a product of unions": ({"allOf": [any_of(n) for n in range(7)]}, "over 10,000 parts"),
+    "references in allOf": (
+        {
+            "allOf": [{"$ref": "#/$defs/l0"}],
+            "$defs": {f"l{n}": {"allOf": [{"$ref": f"#/$defs/l{n + 1}"}] * 10} for n in range(9)} | {"l9": {}},
+        },
+        "over 10,000 parts",
+    ),
+    "references in not": (
+        {
+            "properties": {"a": {"not": {"$ref": "#/$defs/l0"}}},
+            "$defs": {f"l{n}": {"x": [{"$ref": f"#/$defs/l{n + 1}"}] * 10} for n in range(9)} | {"l9": {}},
+        },
+        "over 10,000 parts",
+    ),
+    "one enum in many places": (
+        {
+            "properties": {f"p{n}": {"$ref": "#/$defs/e"} for n in range(2_000)},
+            "$defs": {"e": {"enum": [f"a value {n}" for n in range(1_000)]}},
+        },
+        "over 5,000,000 characters",
+    ),
+    "one description in many places": (
+        {
+            "properties": {f"p{n}": {"$ref": "#/$defs/e"} for n in range(2_000)},
+            "$defs": {"e": {"type": "string", "description": "x" * 10_000}},
+        },
+        "over 5,000,000 characters",
+    ),
+    "one list in many places": (
+        {
+            "properties": {f"p{n}": {"not": {"$ref": "#/$defs/e"}} for n in range(2_000)},
+            "$defs": {"e": {"x": list(range(10_000))}},
+        },
+        "over 5,000,000 characters",
+    ),
+    "a chain of references": (
+        {"properties": {"a": {"$ref": "#/$defs/l0"}}, "$defs": chain(1_000, {"type": "string"})},
+        "over 256 references",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_small_schema_of_a_huge_one_is_refused_before_it_is_made(name: str) -> None:
+    schema, bound = GROWING[name]
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequestError, match=rf"tool 'f'.*{bound}.*simplify it, or split it into several"):
+            accepted_parameters({"type": "object", **schema}, "tool 'f'")
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def counted(count: int) -> list[str]:
+    return [ComparisonCounter(f"p{n}") for n in range(count)]
+
+
+WIDE: dict[str, Callable[[int], dict[str, Any]]] = {
+    "properties": lambda n: {"properties": {name: {"type": "string"} for name in counted(n)}, "required": counted(n)},
+    "enums that hold at once": lambda n: {"properties": {"a": {"allOf": [{"enum": counted(n)}, {"enum": counted(n)}]}}},
+    "names that are required twice": lambda n: {"allOf": [{"required": counted(n)}, {"required": counted(n)}]},
+    "a union of enums": lambda n: {"properties": {"a": {"anyOf": [{"enum": [name]} for name in counted(n)]}}},
+    "a union of objects": lambda n: {
+        "anyOf": [
+            {"type": "object", "properties": {name: {"type": "string"}, "a": {"enum": [name]}}, "required": [name]}
+            for name in counted(n)
+        ]
+    },
+    "a union of lists and their items": lambda n: {
+        "properties": {
+            "a": {
+                "anyOf": [
+                    *({"type": "string", "description": name} for name in counted(n)),
+                    *({"type": "array", "items": {"type": "string"}, "description": name} for name in counted(n)),
+                ]
+            }
+        }
+    },
+    "parts that hold at once": lambda n: {"allOf": [{"properties": {name: {"type": "string"}}} for name in counted(n)]},
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_a_schema_is_rewritten_in_a_time_in_proportion_to_it(name: str) -> None:
+    def cost(size: int) -> tuple[int, int]:
+        schema = {"type": "object", **WIDE[name](size)}
+        ComparisonCounter.compared = 0
+        return operations(lambda: accepted_parameters(schema, "tool 'f'")), ComparisonCounter.compared
+
+    small, large = cost(100), cost(800)
+    assert large[0] <= 8 * 1.6 * small[0]
+    assert large[1] <= 8 * 1.6 * small[1] + 8_000

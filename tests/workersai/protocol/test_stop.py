@@ -1,7 +1,10 @@
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.counting import CopyCounter, operations
 from workersai.protocol.stop import StopFilter, before_stop
 
 
@@ -57,3 +60,32 @@ def test_cut_anywhere_the_same_text_is_shown_and_no_more_held_than_needed(pieces
         if not stops.hit:
             assert len(given_in) - len(shown) <= max(map(len, stop)) - 1
     assert (shown + stops.flush(), stops.hit) == before_stop("".join(pieces), stop)
+
+
+NEAR_MISSES: dict[str, Callable[[int], tuple[str, str]]] = {
+    "a long stop string": lambda n: ("b" * n, "b" * (n // 2) + "a" + "b" * (n // 2)),
+    "one that repeats itself": lambda n: ("ab" * n, "ab" * (n // 2) + "b"),
+    "its beginning often": lambda n: ("<en" * n, "<end>"),
+}
+
+
+@pytest.mark.parametrize("cut", [None, 3], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("name", NEAR_MISSES)
+def test_a_text_is_searched_in_a_time_in_proportion_to_it(name: str, cut: int | None) -> None:
+    def cost(size: int) -> tuple[int, int]:
+        text, stop = NEAR_MISSES[name](size)
+        counted = CopyCounter(text)
+        pieces = [counted] if cut is None else [CopyCounter(text[at : at + cut]) for at in range(0, len(text), cut)]
+        CopyCounter.copied = 0
+
+        def search() -> None:
+            stops = StopFilter([stop])
+            for piece in pieces:
+                stops.feed(piece)
+            stops.flush()
+
+        return operations(search), CopyCounter.copied
+
+    small, large = cost(200), cost(1_600)
+    assert large[0] <= 8 * 1.6 * small[0]
+    assert large[1] <= 8 * 1.6 * small[1] + 100

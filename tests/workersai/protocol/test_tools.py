@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import NotRequired, TypedDict
 
 from tests.support import request_of
+from tests.typed_dicts import PARAMETERS, TRIPS
 from workersai import Message, Settings, Tool, ToolCall
 from workersai.errors import BadRequestError
 from workersai.options import CallOptions
@@ -123,6 +124,16 @@ def test_a_typeddict_is_taken_with_all_that_it_says_of_its_fields() -> None:
         },
         "required": ["city", "by", "towns"],
     }
+
+
+@pytest.mark.parametrize("source", TRIPS)
+def test_a_field_of_a_typeddict_is_required_as_it_says_itself(source: type) -> None:
+    (tool,) = body(offer_of([source], None))["tools"]
+    assert tool["function"]["parameters"] == PARAMETERS
+    mode = json_mode_of(source)
+    assert mode is not None
+    assert mode.wire["json_schema"]["required"] == PARAMETERS["required"]
+    assert mode.wire["json_schema"]["properties"] == PARAMETERS["properties"]
 
 
 class Tree(te.TypedDict):
