@@ -2,7 +2,9 @@
 
 # No postponed annotations here: Typer reads them at run time.
 import json
+import shlex
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,11 +13,12 @@ import typer
 from workersai.batch import notes_of, progress_of, results_of
 from workersai.catalog import DEFAULT_MODEL
 from workersai.commands.app import CALLS, Model, System, Through, app
+from workersai.commands.cells import Changes
 from workersai.commands.estimate import estimate
 from workersai.commands.inputs import json_of
-from workersai.commands.prompts import Prompts, answers
+from workersai.commands.prompts import AnswerColumns, Prompts, answers
 from workersai.commands.running import Limits, run_job
-from workersai.commands.tables import Table
+from workersai.commands.tables import Row, Table
 from workersai.errors import BadRequestError
 
 batch = typer.Typer(
@@ -132,9 +135,9 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         response_format=asked.schema,
         gateway=gateway,
     )
-    source = Table(table)
+    rows = _some(table)
     if dry_run:
-        estimate(asked.requests(source.rows(), limit), options, mode=mode, rate=rate)
+        estimate(asked.requests(rows, limit), options, mode=mode, rate=rate)
         return
     if output is None:
         raise typer.BadParameter("say where the answers are to go.", param_hint="--output")
@@ -153,10 +156,13 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         "output": str(output.resolve()),
         "answer": answer_column,
         "structured": schema is not None,
+        "fields": [name for name, _ in asked.fields()],
     }
 
     def requests() -> Iterator[Any]:
-        yield from asked.requests(source.rows(), limit)
+        yield from asked.requests(rows, limit)
+        for warning in asked.changes.warnings():
+            typer.echo(warning, err=True)
         notes["columns"] = asked.columns()  # known only now; the journal takes the notes once all rows are read
 
     ways = {"mode": mode, "part_size": part_size, "on_invalid": "keep" if keep_invalid else "refuse", "notes": notes}
@@ -178,8 +184,11 @@ def resume(
     gateway: Through = None,
 ) -> None:
     """Go on with a job that was stopped, or killed."""
+    notes = notes_of(journal)
     if output is not None:
         _check_output(journal, output)
+    if output is not None or "output" in notes:
+        Table(output or Path(notes["output"])).check_writable()
     run_job(journal, None, {"retry_failed": retry_failed, **_given(gateway=gateway)}, Limits(concurrency, rate, budget))
     _write(journal, output)
 
@@ -218,9 +227,29 @@ def _write(journal: Path, output: Path | None) -> None:
     target = Table(output or Path(notes["output"]))
     _check_output(journal, target.path)
     columns = [(name, kind) for name, kind in notes["columns"]]
-    rows = answers(results_of(journal), columns, notes["answer"], structured=notes["structured"])
-    target.write(columns, rows)
+    ways = AnswerColumns(notes["answer"], notes["fields"], notes["structured"])
+    changes = Changes()
+    try:
+        target.write(columns, lambda: answers(results_of(journal), ways, changes), changes)
+    except BadRequestError as error:
+        other = shlex.join(["workersai", "batch", "export", str(journal), "-o"])
+        raise BadRequestError(f"{error} The answers are in the journal. Write them elsewhere: {other} FILE") from None
+    for warning in changes.warnings():
+        typer.echo(warning, err=True)
     typer.echo(f"Written: {target.path}", err=True)
+
+
+def _some(path: Path) -> Iterator[Row]:
+    """The rows of a table.
+
+    Raises:
+        BadRequestError: it has none, or the first can't be read.
+    """
+    rows = Table(path).rows()
+    first = next(rows, None)
+    if first is None:
+        raise BadRequestError(f"{path} has no rows. Nothing was sent or written.")
+    return chain([first], rows)
 
 
 def _check_output(journal: Path, output: Path) -> None:
