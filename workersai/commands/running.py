@@ -52,7 +52,8 @@ def run_job(journal: Path, requests: Iterable[Any] | None, options: dict[str, An
         WorkersAIError: what kept it from beginning.
         typer.Exit: something stopped it, and it was told how to go on.
     """
-    spent = progress_of(journal).cost_usd if journal.exists() else 0.0
+    before = progress_of(journal) if journal.exists() else Progress()
+    spent = before.cost_usd + before.unclear_cost_usd
     budget = None if limits.budget is None else max(0.0, limits.budget - spent)
     ways = {
         **options,
@@ -77,7 +78,10 @@ def run_job(journal: Path, requests: Iterable[Any] | None, options: dict[str, An
 
 def _so_far(progress: Progress) -> str:
     rows = f"{progress.rows:,} rows" if progress.rows != 1 else "1 row"
-    return f"{progress.answered + progress.failed:,} of {rows} done ({_dollars(progress.cost_usd)})."
+    cost = _dollars(progress.cost_usd)
+    if progress.unclear_cost_usd:
+        cost += f", and up to {_dollars(progress.unclear_cost_usd)} for requests whose answer was lost"
+    return f"{progress.answered + progress.failed:,} of {rows} done ({cost})."
 
 
 def _again(journal: Path, *options: str) -> str:
