@@ -2,7 +2,6 @@
 
 # No postponed annotations here: Typer reads them at run time.
 import json
-import shlex
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -10,14 +9,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from workersai.batch import notes_of, progress_of, results_of
+from workersai.batch import notes_of, progress_of
 from workersai.catalog import DEFAULT_MODEL
+from workersai.commands.answers import check_apart, check_output, write_answers
 from workersai.commands.app import CALLS, Model, System, Through, app
-from workersai.commands.cells import Changes
 from workersai.commands.estimate import estimate
 from workersai.commands.inputs import json_of
-from workersai.commands.prompts import AnswerColumns, Prompts, answers
+from workersai.commands.prompts import Prompts
 from workersai.commands.running import Limits, run_job
+from workersai.commands.signals import ending_by_signals
 from workersai.commands.tables import Row, Table
 from workersai.errors import BadRequestError
 
@@ -145,7 +145,7 @@ def run(  # noqa: PLR0913 - a command has the options that it has
     target.check_writable()
     asked.nests = target.nests
     kept = journal or output.with_name(f"{output.name}.journal")
-    _check_apart({"INPUT": table, "--output": output, "--journal": kept})
+    check_apart({"INPUT": table, "--output": output, "--journal": kept})
     if output.exists() and not (kept.exists() or overwrite):
         raise BadRequestError(
             f"{output} is there already, and no journal of a job that has written it: name another --output, or give "
@@ -166,8 +166,9 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         notes["columns"] = asked.columns()  # known only now; the journal takes the notes once all rows are read
 
     ways = {"mode": mode, "part_size": part_size, "on_invalid": "keep" if keep_invalid else "refuse", "notes": notes}
-    run_job(kept, requests(), {**options, **ways}, Limits(concurrency, rate, budget))
-    _write(kept, output)
+    with ending_by_signals():
+        run_job(kept, requests(), {**options, **ways}, Limits(concurrency, rate, budget))
+        write_answers(kept, output)
 
 
 @batch.command()
@@ -186,11 +187,13 @@ def resume(
     """Go on with a job that was stopped, or killed."""
     notes = notes_of(journal)
     if output is not None:
-        _check_output(journal, output)
+        check_output(journal, output)
     if output is not None or "output" in notes:
         Table(output or Path(notes["output"])).check_writable()
-    run_job(journal, None, {"retry_failed": retry_failed, **_given(gateway=gateway)}, Limits(concurrency, rate, budget))
-    _write(journal, output)
+    ways = {"retry_failed": retry_failed, **_given(gateway=gateway)}
+    with ending_by_signals():
+        run_job(journal, None, ways, Limits(concurrency, rate, budget))
+        write_answers(journal, output)
 
 
 @batch.command()
@@ -217,26 +220,8 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="A .jsonl, .csv or .parquet file.")],
 ) -> None:
     """Write the answers that a job has so far; it may be at work."""
-    _write(journal, output)
-
-
-def _write(journal: Path, output: Path | None) -> None:
-    notes = notes_of(journal)
-    if "columns" not in notes:
-        raise BadRequestError(f"{journal} is no job of this command: workersai.batch.results_of reads its results.")
-    target = Table(output or Path(notes["output"]))
-    _check_output(journal, target.path)
-    columns = [(name, kind) for name, kind in notes["columns"]]
-    ways = AnswerColumns(notes["answer"], notes["fields"], notes["structured"])
-    changes = Changes()
-    try:
-        target.write(columns, lambda: answers(results_of(journal), ways, changes), changes)
-    except BadRequestError as error:
-        other = shlex.join(["workersai", "batch", "export", str(journal), "-o"])
-        raise BadRequestError(f"{error} The answers are in the journal. Write them elsewhere: {other} FILE") from None
-    for warning in changes.warnings():
-        typer.echo(warning, err=True)
-    typer.echo(f"Written: {target.path}", err=True)
+    with ending_by_signals():
+        write_answers(journal, output)
 
 
 def _some(path: Path) -> Iterator[Row]:
@@ -250,25 +235,6 @@ def _some(path: Path) -> Iterator[Row]:
     if first is None:
         raise BadRequestError(f"{path} has no rows. Nothing was sent or written.")
     return chain([first], rows)
-
-
-def _check_output(journal: Path, output: Path) -> None:
-    written = {"--output": output, "the journal": journal}
-    notes = notes_of(journal)
-    _check_apart({**written, "the input of the job": Path(notes["input"])} if "input" in notes else written)
-
-
-def _check_apart(paths: dict[str, Path]) -> None:
-    """Fails where one file would be written over another.
-
-    Raises:
-        BadRequestError: two of them are the same.
-    """
-    seen: dict[Path, str] = {}
-    for name, path in paths.items():
-        first = seen.setdefault(path.resolve(), name)
-        if first != name:
-            raise BadRequestError(f"{first} and {name} are the same file, {path}: nothing was sent or written.")
 
 
 def _given(**options: Any) -> dict[str, Any]:
