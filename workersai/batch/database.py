@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workersai.batch.files import APPLICATION, VERSION, Lock, create_private, is_at, reading, told
-from workersai.batch.rescue import rescue
+from workersai.batch.rescue import leave, rescue
 from workersai.batch.tables import TABLES, check_complete, check_pages, checksum, fact
 from workersai.errors import JournalError
 
@@ -73,7 +73,7 @@ class Database:
     def close(self) -> None:
         """Closes it, as far as it is open; it is one file again, or none where it was new and nothing was begun."""
         if "_db" in self.__dict__:
-            if self.lost is None:  # or its other files are elsewhere
+            if self._is_there():  # or its other files are elsewhere
                 with suppress(sqlite3.Error, JournalError):  # somebody reads it just now, or nothing can be written
                     self._is_new = self._is_new and not self.fact("ready")
                     self._db.execute("PRAGMA journal_mode=DELETE")
@@ -113,11 +113,14 @@ class Database:
             if not fact(self._db, "ready"):
                 raise JournalError(f"{self.path} was deleted or moved while the rows were read. Nothing was sent.")
             rescued = rescue(self._db, self.path, self._lock)
-        self.lost = rescued.error
-        if rescued.db is not None:
+            self.lost = rescued.error
+            if rescued.db is None:
+                return
             self._db.close()
+            leave(self.path, self._lock, rescued)
             self._db, self._lock, self.path = rescued.db, rescued.lock, rescued.path
             self._is_new, self._status = False, self.path.stat()
+            self._db.execute("PRAGMA journal_mode=WAL")
 
     def _is_there(self) -> bool:
         return self.path is None or self._status is None or is_at(self.path, self._status)

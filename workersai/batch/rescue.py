@@ -44,7 +44,6 @@ def rescue(db: sqlite3.Connection, path: Path, lock: Lock) -> Rescue:
         target, own = _free_place(path, lock)
         restored = sqlite3.connect(target, isolation_level=None, check_same_thread=False)
         db.backup(restored)
-        restored.execute("PRAGMA journal_mode=WAL")
     except (OSError, sqlite3.Error) as problem:
         raise JournalError(
             f"The journal {path} was deleted or moved while the job ran, and can't be restored: {problem}. The job was "
@@ -70,6 +69,14 @@ def _free_place(path: Path, lock: Lock) -> tuple[Path, Lock]:
             break
         if own is not lock:
             own.release()
-    if own is not lock:
-        lock.release()
     return target, own
+
+
+def leave(path: Path, lock: Lock, rescued: Rescue) -> None:
+    """Removes what belongs to the old file, now that its database is closed: SQLite would add it to the new one."""
+    if rescued.lock is lock:
+        return
+    if lock.is_there():
+        for name in ("-wal", "-shm"):
+            path.with_name(f"{path.name}{name}").unlink(missing_ok=True)
+    lock.release()
