@@ -110,8 +110,9 @@ def run(  # noqa: PLR0913 - a command has the options that it has
 ) -> None:
     """Answer each row of a table.
 
-    Ctrl-C stops the job, and the same command, or `workersai batch resume`, goes on with it. The output has the columns
-    of the input but `prompt` and `messages`, the answers, and why a row has none; it is written once all rows are done.
+    Ctrl-C or SIGTERM stops the job, and the same command, or `workersai batch resume`, goes on with it. The output has
+    the columns of the input but `prompt` and `messages`, the answers, and why a row has none; it is written once all
+    rows are done.
 
     Examples:
     `workersai batch run reviews.csv -o answers.csv --prompt 'Is this review positive? Answer yes or no. {text}'`

@@ -113,10 +113,9 @@ def _as_text(value: Any, column: str, kind: str, changes: Changes, *, nul: bool,
     if isinstance(value, str):
         text = value
     else:
-        if isinstance(value, dict | list):
-            if kind != "object":
-                changes.note(column, _NESTED)
-        elif typed:
+        if kind != "object" and isinstance(value, dict | list):
+            changes.note(column, _NESTED)
+        elif kind != "object" and typed:
             changes.note(column, "values that are not text are written as JSON text")
         text = json_line(value)
     written = escaped(text, nul=nul)

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -40,7 +41,8 @@ def ending_by_signals() -> Iterator[None]:
         _leave_dead_terminal()
         raise Ended(exit_code(number))
 
-    before = {number: signal.signal(number, end) for number in _signals()[1:]}
+    in_main = threading.current_thread() is threading.main_thread()  # no other one can handle signals
+    before = {number: signal.signal(number, end) for number in _signals()[1:] if in_main}
     try:
         yield
     except Ended as ended:
@@ -116,7 +118,7 @@ def _signals() -> list[int]:
 def _leave_dead_terminal() -> None:
     """Writes nothing more to a terminal that was closed: it would fail, and keep the job from its end."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed, or there is none
             descriptor = stream.fileno()
             if _is_dead(descriptor):
                 null = os.open(os.devnull, os.O_WRONLY)

@@ -52,7 +52,7 @@ def write_parquet(file: BinaryIO, columns: Columns, rows: Rows, changes: Changes
                 if kinds[place] != "boolean"
                 else "not every value is a boolean, so that the column is text",
             )
-            kinds[place] = "json"
+            kinds[place] = "object"  # whose form is said
         file.seek(0)
         file.truncate()
 
