@@ -16,6 +16,7 @@ from workersai.batch.results import (
     outcome_to_journal,
     request_of_row,
     result_of,
+    sum_usages,
     with_finish_reason,
 )
 from workersai.batch.tables import Row
@@ -192,7 +193,7 @@ class Books:
         own = [outcome.usage for _, outcome in ended if isinstance(outcome, Completion) and outcome.usage is not None]
         if own:
             usage = None  # they are counted one by one
-        counted = usage or _sum(own, self.asker.model)
+        counted = usage or sum_usages(own, self.asker.model)
         tokens = (None, None) if usage is None else (usage.prompt_tokens, usage.completion_tokens)
         with self.journal.transaction():
             results = self._keep(ended)
@@ -243,11 +244,3 @@ class Books:
             self.progress.prompt_tokens += usage.prompt_tokens
             self.progress.completion_tokens += usage.completion_tokens
             self.progress.cost_usd += usage.cost_usd or 0.0
-
-
-def _sum(usages: Sequence[Usage], model: str) -> Usage | None:
-    if not usages:
-        return None
-    return Usage(
-        sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages), model=model
-    )
