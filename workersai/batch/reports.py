@@ -61,7 +61,8 @@ def _opened(journal: str | os.PathLike[str]) -> Iterator[sqlite3.Connection | No
     """The database; None for one that its job is just making."""
     path = Path(journal)
     if not path.is_file():
-        raise JournalError(f"There is no journal {path}.")
+        what = f"{path} is not a file, so it is no journal" if path.exists() else f"There is no journal {path}"
+        raise JournalError(f"{what}.")
     with reading(path), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
         db.execute("BEGIN")  # so that all that is read is of one moment
         known = db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION
