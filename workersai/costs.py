@@ -147,6 +147,13 @@ class CostTracker:
         with self._lock:
             return math.inf if self.budget is None else self.budget - self._cost - self._held
 
+    @property
+    def held_usd(self) -> float:
+        """US dollars that calls in progress, and those of unknown cost, may cost; also without a budget."""
+        flush()
+        with self._lock:
+            return self._held
+
     def hold(self, dollars: float, why: str, *, advice: str = "") -> None:
         """Keeps so much of the budget for a call that is about to be sent.
 

@@ -15,17 +15,30 @@ from workersai.errors import JournalError
 APPLICATION = 0x57414942
 """What a journal has as SQLite's application id: "WAIB"."""
 
-VERSION = 1
+VERSION = 2
 """Of the tables; a journal of another one is not touched."""
 
+_PRIVATE = 0o600  # a journal holds prompts and answers; SQLite gives its other files the same mode
+_SAFELY = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY"))
 _FOLDER = "Check that its folder is there, and may be written to."
+_DAMAGED = (
+    "It is damaged, so that nothing is read from it: what of it is whole, `sqlite3 JOURNAL .recover` may show. Start "
+    "the job again with another journal."
+)
 _ADVICE = {
     "not a database": "It is no journal of a batch job: choose another file.",
     "unable to open": _FOLDER,
     "readonly": "Check that it may be written to.",
     "full": "Free some space, then go on with it.",
-    "malformed": "It is damaged: begin again with another one.",
+    "malformed": _DAMAGED,
+    "decode": _DAMAGED,
+    "too big": _DAMAGED,
+    "no such": _DAMAGED,
 }
+
+
+class DamageError(ValueError):
+    """Something in a journal is not as it was written."""
 
 
 class Lock:
@@ -42,7 +55,8 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(f"{path.name}-lock")
         while True:
-            self._file = self._path.open("ab")
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _SAFELY
+            self._file = os.fdopen(os.open(self._path, flags, _PRIVATE), "ab")
             try:
                 _lock(self._file)
             except OSError:
@@ -50,22 +64,45 @@ class Lock:
                 raise JournalError(
                     f"The journal {path} is in use by another job, here or in another process: wait for its end."
                 ) from None
-            if self._is_there():
+            if self.is_there():
                 return
             self._file.close()
 
-    def _is_there(self) -> bool:
+    def is_there(self) -> bool:
         """Whether the file that is locked is still the one of that name; its owner may have removed it just now."""
-        try:
-            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
-        except FileNotFoundError:
-            return False
+        return is_at(self._path, os.fstat(self._file.fileno()))
+
+    def is_elsewhere(self) -> bool:
+        """Whether the file still exists, but not at its name: its folder was moved."""
+        return not self.is_there() and os.fstat(self._file.fileno()).st_nlink > 0
 
     def release(self) -> None:
         """Lets others have it."""
-        with suppress(OSError):  # where an open file can't be removed
-            self._path.unlink()
+        if self.is_there():
+            with suppress(OSError):  # where an open file can't be removed
+                self._path.unlink()
         self._file.close()
+
+
+def is_at(path: Path, status: os.stat_result) -> bool:
+    """Whether a path still leads to the file with that status."""
+    try:
+        return os.path.samestat(status, path.stat())
+    except OSError:  # it, or its folder, is gone
+        return False
+
+
+def create_private(path: Path) -> bool:
+    """Makes an empty file that only its owner can read; False if there is something already.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFELY, _PRIVATE))
+    except FileExistsError:
+        return False
+    return True
 
 
 def _lock(file: BinaryIO) -> None:
@@ -97,3 +134,19 @@ def told(path: Path | None) -> Iterator[None]:
             (advice for words, advice in _ADVICE.items() if words in str(error)), "Go on with it once that is mended."
         )
         raise JournalError(f"The journal {path or 'of this job'} can't be used: {error}. {advice}") from error
+
+
+@contextmanager
+def reading(path: Path | None) -> Iterator[None]:
+    """Tells also a value that a journal can't have as an error of the journal.
+
+    Raises:
+        JournalError: in place of whatever fails on it.
+    """
+    try:
+        with told(path):
+            yield
+    except DamageError as error:
+        raise JournalError(f"The journal {path or 'of this job'} can't be used: {error}. {_DAMAGED}") from None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise JournalError(f"The journal {path or 'of this job'} can't be read. {_DAMAGED}") from error

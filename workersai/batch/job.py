@@ -13,11 +13,12 @@ from dataclasses import fields
 from functools import partial
 from itertools import islice
 
+from workersai.batch.fatal import is_fatal
 from workersai.batch.journal import Journal
 from workersai.batch.opening import Opening
 from workersai.batch.plan import Asker, Plan
 from workersai.batch.results import request_of_row, result_of_row
-from workersai.batch.settling import Books, is_fatal
+from workersai.batch.settling import Books
 from workersai.batch.tables import Row
 from workersai.batch.underway import Batches
 from workersai.batch.values import BatchResult, Progress
@@ -60,7 +61,7 @@ class Job:
 
     @property
     def _goes_on(self) -> bool:
-        return self._stop is None and not self._stopping
+        return self._stop is None and not self._stopping and self._journal.lost is None
 
     def flow(self) -> JobFlow:
         """The steps of the job.
@@ -146,6 +147,10 @@ class Job:
             ended: list[Ended] = yield Next(self._batches.pause() if self._goes_on else None)
             if ended:
                 yield from self._settle(ended)
+        if not self._books.calls.is_noted:
+            yield Work(self._books.calls.note)
+        if self._journal.lost is not None:
+            raise self._journal.lost
         if self._stop is not None:
             raise self._stop
 
@@ -169,19 +174,23 @@ class Job:
         return self._stop is None
 
     def _begin_calls(self) -> JobFlow:
+        begun: list[Begin] = []
         while len(self._calls) < self._plan.concurrency and not self._no_money:
             if not self._rows and self._more_rows:
                 self._rows.extend((yield Work(self._next_rows)))
             if not self._rows:
-                return
+                break
             row = self._rows.popleft()
             try:
-                call = self._asker.call(request_of_row(row))
+                call = self._books.calls.begin(row.number, self._asker.call(request_of_row(row)))
             except WorkersAIError as error:  # a row that was kept although it can't be sent
                 yield from self._hand((yield Work(partial(self._books.finish_calls, [(row, error)]))))
             else:
                 self._calls[row.number] = row
-                yield Begin(("call", row.number), call, run(call))
+                begun.append(Begin(("call", row.number), call, run(call)))
+        if self._books.calls.must_be_noted:
+            yield Work(self._books.calls.note)
+        yield from begun
 
     def _next_rows(self) -> list[Row]:
         with closing(self._journal.waiting(batched=False, after=self._last_row)) as rows:
@@ -202,6 +211,7 @@ class Job:
                 self._stop = self._stop or self._batches.stop
                 continue
             row, outcome = self._calls.pop(end.key[1]), end.error or end.value
+            self._books.end_call(row.number)
             if isinstance(outcome, NotSentError):
                 continue
             if isinstance(outcome, BudgetExceededError):

@@ -45,6 +45,8 @@ class Opening:
             ConfigurationError: the journal is of another account.
             JournalError: the journal is another job's, or was never filled.
         """
+        if self.ready and has_requests and (yield Work(self._starts_over)):
+            self.ready = False
         if self.ready:
             yield Work(partial(self._check, whole=has_requests))
         elif not has_requests:
@@ -74,10 +76,33 @@ class Opening:
             yield Work(partial(self._note, digest))
         elif self._journal.fact("digest") != digest:
             raise JournalError(
-                f"{self._journal.path} is the journal of other requests than these: choose another journal, or go on "
-                "with that job as it is (with None in place of the requests; on the command line, workersai batch "
-                "resume)."
+                f"{self._journal.path} belongs to a job with other requests. Use another journal, or continue that job "
+                "as it is (with None in place of the requests; on the command line, workersai batch resume). "
+                f"{self._deletion()}"
             )
+
+    def _starts_over(self) -> bool:
+        """Whether a journal that was filled is filled again, since the job has come to nothing so far."""
+        if not self._journal.got_nothing():
+            return False
+        kept = [self._journal.fact("account_id"), self._journal.fact("options")]
+        changed = kept != [self._asker.settings.account_id, self._asker.shaping]
+        if self._journal.progress().failed and not changed:
+            return False  # what failed is asked again on request only
+        level = logging.WARNING if changed else logging.INFO
+        logger.log(level, "No request of %s was answered or billed: the journal is started over.", self._journal.path)
+        return True
+
+    def _deletion(self) -> str:
+        """What deleting the journal does."""
+        if self._journal.progress().answered:
+            return f"To start over without its answers, delete {self._journal.path}."
+        if self._journal.got_nothing():
+            return f"It has no answer: to start over, delete {self._journal.path}."
+        return (
+            "It has no answer, but some of its requests may be billed, so that it is not started over by itself: to "
+            f"start over, delete {self._journal.path}."
+        )
 
     def _begin_anew(self) -> None:
         with self._journal.transaction():
@@ -107,7 +132,8 @@ class Opening:
         account = self._journal.fact("account_id")
         if account != asker.settings.account_id:
             raise ConfigurationError(
-                f"{path} is the journal of a job of the account {account}, not of {asker.settings.account_id}."
+                f"{path} is the journal of a job of the account {account}, not of {asker.settings.account_id}. Use "
+                f"that account, or another journal. {self._deletion()}"
             )
         kept: dict[str, Any] = self._journal.fact("options")
         own = {name: asker.own[name] for name in SHAPING if name in asker.own}
@@ -115,8 +141,8 @@ class Opening:
         for name in sorted({*given, *kept} if whole else {*given}):
             if given.get(name) != kept.get(name):
                 raise JournalError(
-                    f"{name} is {shown(given.get(name))}, but the job of {path} was begun with "
-                    f"{shown(kept.get(name))}: use the same, or another journal."
+                    f"{name} is {shown(given.get(name))}, but the job of {path} was started with "
+                    f"{shown(kept.get(name))}. Use the same value, or another journal. {self._deletion()}"
                 )
         asker.adopt(kept)
 

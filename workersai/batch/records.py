@@ -77,20 +77,20 @@ def request_from_json(text: str, reference: str, metadata: str | None) -> BatchR
 
 
 def completion_to_json(completion: Completion) -> str:
-    """An answer as text."""
-    return _COMPLETION.dump_json(completion, exclude_defaults=True).decode()
+    """An answer as text, in ASCII, which also holds halves of surrogate pairs; NaN stays NaN."""
+    return json.dumps(_COMPLETION.dump_python(completion, exclude_defaults=True))
 
 
 def completion_from_json(text: str) -> Completion:
     """The answer again."""
-    return _COMPLETION.validate_json(text)
+    return _COMPLETION.validate_python(json.loads(text))
 
 
 def error_to_json(error: WorkersAIError) -> str:
     """An error as text, without the piece of an answer that it may hold."""
     known = next(kind for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind)
     facts = {name: value for name, value in error.facts().items() if value is not None and name != "partial"}
-    return json.dumps({"class": known.__name__, "message": error.message, "facts": facts}, ensure_ascii=False)
+    return json.dumps({"class": known.__name__, "message": error.message, "facts": facts})
 
 
 def error_from_json(text: str) -> WorkersAIError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Generator, Iterator
@@ -10,9 +9,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from workersai.batch.files import APPLICATION, VERSION, told
+from workersai.batch.files import APPLICATION, VERSION, DamageError, reading
 from workersai.batch.results import result_of_row
-from workersai.batch.tables import counted, stored
+from workersai.batch.tables import check_complete, check_pages, counted, fact, stored
 from workersai.batch.values import BatchResult, Progress
 from workersai.errors import JournalError
 
@@ -31,11 +30,19 @@ def results_of(journal: str | os.PathLike[str]) -> Generator[BatchResult, None, 
     """The results that a journal has, in the order of the requests.
 
     Raises:
-        JournalError: there is no such journal.
+        JournalError: there is no such journal, or it is damaged.
     """
     with _opened(journal) as db:
-        for one in () if db is None else stored(db, -1):
+        if db is None:
+            return
+        check_pages(db)
+        check_complete(db)
+        (awaited,) = db.execute("SELECT count(*) FROM results").fetchone()
+        for one in stored(db, -1):
             yield result_of_row(*one)
+            awaited -= 1
+        if awaited:
+            raise DamageError("it does not hold as many results as it counts")
 
 
 def notes_of(journal: str | os.PathLike[str]) -> dict[str, Any]:
@@ -45,8 +52,7 @@ def notes_of(journal: str | os.PathLike[str]) -> dict[str, Any]:
         JournalError: there is no such journal.
     """
     with _opened(journal) as db:
-        kept = db and db.execute("SELECT value FROM job WHERE name = 'notes'").fetchone()
-        notes: dict[str, Any] = json.loads(kept[0]) if kept else {}
+        notes: dict[str, Any] = {} if db is None else fact(db, "notes", {})
         return notes
 
 
@@ -55,8 +61,9 @@ def _opened(journal: str | os.PathLike[str]) -> Iterator[sqlite3.Connection | No
     """The database; None for one that its job is just making."""
     path = Path(journal)
     if not path.is_file():
-        raise JournalError(f"There is no journal {path}.")
-    with told(path), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        what = f"{path} is not a file, so it is no journal" if path.exists() else f"There is no journal {path}"
+        raise JournalError(f"{what}.")
+    with reading(path), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
         db.execute("BEGIN")  # so that all that is read is of one moment
         known = db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION
         if not known and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from workersai.batch.journal import Outcome
@@ -16,7 +17,7 @@ from workersai.batch.tables import Row
 from workersai.batch.values import BatchRequest, BatchResult
 from workersai.errors import WorkersAIError
 from workersai.protocol.reply import Asked
-from workersai.protocol.values import Completion
+from workersai.protocol.values import Completion, Usage
 from workersai.tokens import text_tokens
 
 _SURELY_WHOLE = 0.95  # of max_tokens
@@ -69,3 +70,12 @@ def with_finish_reason(completion: Completion, asked: Asked) -> Completion:
     if tokens.fewest >= most:
         return replace(completion, finish_reason="length")
     return completion if tokens.most < _SURELY_WHOLE * most else replace(completion, finish_reason=None)
+
+
+def sum_usages(usages: Sequence[Usage], model: str) -> Usage | None:
+    """The usage of several answers together; None if there is none."""
+    if not usages:
+        return None
+    return Usage(
+        sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages), model=model
+    )

@@ -8,47 +8,27 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from workersai.batch.call_costs import CallCosts
+from workersai.batch.fatal import is_fatal
 from workersai.batch.journal import Journal
 from workersai.batch.plan import Asker
 from workersai.batch.results import (
     outcome_to_journal,
     request_of_row,
     result_of,
+    sum_usages,
     with_finish_reason,
 )
 from workersai.batch.tables import Row
 from workersai.batch.values import BatchResult, Progress
 from workersai.costs import CostTracker
-from workersai.errors import (
-    AuthenticationError,
-    BudgetExceededError,
-    ConfigurationError,
-    ModelNotFoundError,
-    PermissionDeniedError,
-    QuotaExceededError,
-    WorkersAIError,
-)
+from workersai.errors import BudgetExceededError, WorkersAIError
 from workersai.jobs.parts import Told
 from workersai.protocol.batch import bytes_of, item_of, outcome_of, placed, room
 from workersai.protocol.reply import Asked
 from workersai.protocol.values import Completion, Usage
 
 logger = logging.getLogger("workersai")
-
-FATAL = (
-    AuthenticationError,
-    PermissionDeniedError,
-    QuotaExceededError,
-    ModelNotFoundError,
-    ConfigurationError,
-    BudgetExceededError,
-)
-"""What no other row of the job would escape: the job stops, and can go on later."""
-
-
-def is_fatal(error: WorkersAIError) -> bool:
-    """Whether an error is of the job, and not of one row of it; a network that is not there is no row's fault."""
-    return isinstance(error, FATAL) or error.never_sent
 
 
 @dataclass(frozen=True)
@@ -70,9 +50,15 @@ class Books:
     """What is kept of the budgets for each batch under way."""
     asked: dict[int, list[Asked]] = field(default_factory=dict)
     """What the reader of each batch must know of its rows; of those that this process has sent."""
+    calls: CallCosts = field(init=False)
+    """What single calls may cost beyond what is known."""
+
+    def __post_init__(self) -> None:
+        self.calls = CallCosts(self.journal)
 
     def take_up(self) -> None:
         """Keeps of the budgets what the batches may cost that an earlier run of the job has sent."""
+        self.calls.take_up()
         for part, _, cost in self.journal.parts("sent"):
             self.held[part] = cost
             for tracker in self.asker.trackers:
@@ -91,8 +77,11 @@ class Books:
     def next_part(self, most_rows: int) -> tuple[Part | None, list[BatchResult]]:
         """The next batch, noted before it is sent, and rows that can't be sent any more.
 
-        It is None where no row is left, or the budget has no room for one.
+        It is None where no row is left, or the budget has no room for one; also where the journal was taken away.
         """
+        self.journal.check_place()
+        if self.journal.lost is not None:
+            return None, []
         items: list[str] = []
         numbers: list[int] = []
         asked: list[Asked] = []
@@ -159,6 +148,7 @@ class Books:
             return
         rows = len(self.asked.get(part, ()))
         held = self._forget(part)
+        self.progress.unclear_cost_usd += held
         for tracker in self.asker.trackers:
             tracker.settle(held, None, calls=rows)
 
@@ -203,14 +193,18 @@ class Books:
         own = [outcome.usage for _, outcome in ended if isinstance(outcome, Completion) and outcome.usage is not None]
         if own:
             usage = None  # they are counted one by one
-        counted = usage or _sum(own, self.asker.model)
+        counted = usage or sum_usages(own, self.asker.model)
         tokens = (None, None) if usage is None else (usage.prompt_tokens, usage.completion_tokens)
         with self.journal.transaction():
             results = self._keep(ended)
-            self.journal.finish_part(part, tokens, None if usage is None else usage.cost_usd)
+            # Of rows that are counted one by one, nothing more is to be paid for; otherwise None is not known.
+            cost = 0.0 if own else None if usage is None else usage.cost_usd
+            self.journal.finish_part(part, tokens, cost)
         self._count(usage)
         self.progress.parts -= 1
         held = self._forget(part)
+        if counted is None:
+            self.progress.unclear_cost_usd += held
         for tracker in self.asker.trackers:
             tracker.settle(held, counted, calls=rows)
         return results
@@ -225,7 +219,14 @@ class Books:
         if not ended:
             return []
         with self.journal.transaction():
+            self.calls.note_if_lower()
             return self._keep(ended)
+
+    def end_call(self, number: int) -> None:
+        """Counts what of a single call, which has ended, remains unclear."""
+        before = self.calls.cost_usd
+        self.calls.end(number)
+        self.progress.unclear_cost_usd += self.calls.cost_usd - before
 
     def _keep(self, ended: Iterable[tuple[Row, Completion | WorkersAIError]]) -> list[BatchResult]:
         ended = list(ended)
@@ -243,11 +244,3 @@ class Books:
             self.progress.prompt_tokens += usage.prompt_tokens
             self.progress.completion_tokens += usage.completion_tokens
             self.progress.cost_usd += usage.cost_usd or 0.0
-
-
-def _sum(usages: Sequence[Usage], model: str) -> Usage | None:
-    if not usages:
-        return None
-    return Usage(
-        sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages), model=model
-    )

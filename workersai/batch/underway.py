@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from workersai.batch.fatal import is_fatal
 from workersai.batch.plan import Plan
-from workersai.batch.settling import Books, Part, is_fatal
+from workersai.batch.settling import Books, Part
 from workersai.batch.values import BatchResult
 from workersai.errors import BadRequestError, ServerError, WorkersAIError
 from workersai.jobs.parts import Told, Unclear, poll, submission

@@ -79,6 +79,8 @@ class Progress:
         cost_usd: US dollars of both; of models that the catalog lists.
         unclear_parts: Batches of which it is not known whether the service took them, since the process or the
             connection broke off while they were being sent. Their rows were sent again, and may be billed twice.
+        unclear_cost_usd: US dollars, at most, that may be billed beyond ``cost_usd``: for these batches, for other
+            batches and calls without a known cost, and, in :func:`progress_of`, for single calls in progress.
         ready: Whether all requests have been read and checked.
     """
 
@@ -91,6 +93,7 @@ class Progress:
     completion_tokens: int = 0
     cost_usd: float = 0.0
     unclear_parts: int = 0
+    unclear_cost_usd: float = 0.0
     ready: bool = False
 
     @property

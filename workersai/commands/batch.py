@@ -3,19 +3,22 @@
 # No postponed annotations here: Typer reads them at run time.
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from workersai.batch import notes_of, progress_of, results_of
+from workersai.batch import notes_of, progress_of
 from workersai.catalog import DEFAULT_MODEL
+from workersai.commands.answers import check_apart, check_output, write_answers
 from workersai.commands.app import CALLS, Model, System, Through, app
 from workersai.commands.estimate import estimate
 from workersai.commands.inputs import json_of
-from workersai.commands.prompts import Prompts, answers
+from workersai.commands.prompts import Prompts
 from workersai.commands.running import Limits, run_job
-from workersai.commands.tables import Table
+from workersai.commands.signals import ending_by_signals
+from workersai.commands.tables import Row, Table
 from workersai.errors import BadRequestError
 
 batch = typer.Typer(
@@ -107,8 +110,9 @@ def run(  # noqa: PLR0913 - a command has the options that it has
 ) -> None:
     """Answer each row of a table.
 
-    Ctrl-C stops the job, and the same command, or `workersai batch resume`, goes on with it. The output has the columns
-    of the input but `prompt` and `messages`, the answers, and why a row has none; it is written once all rows are done.
+    Ctrl-C or SIGTERM stops the job, and the same command, or `workersai batch resume`, goes on with it. The output has
+    the columns of the input but `prompt` and `messages`, the answers, and why a row has none; it is written once all
+    rows are done.
 
     Examples:
     `workersai batch run reviews.csv -o answers.csv --prompt 'Is this review positive? Answer yes or no. {text}'`
@@ -132,9 +136,9 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         response_format=asked.schema,
         gateway=gateway,
     )
-    source = Table(table)
+    rows = _some(table)
     if dry_run:
-        estimate(asked.requests(source.rows(), limit), options, mode=mode, rate=rate)
+        estimate(asked.requests(rows, limit), options, mode=mode, rate=rate)
         return
     if output is None:
         raise typer.BadParameter("say where the answers are to go.", param_hint="--output")
@@ -142,7 +146,7 @@ def run(  # noqa: PLR0913 - a command has the options that it has
     target.check_writable()
     asked.nests = target.nests
     kept = journal or output.with_name(f"{output.name}.journal")
-    _check_apart({"INPUT": table, "--output": output, "--journal": kept})
+    check_apart({"INPUT": table, "--output": output, "--journal": kept})
     if output.exists() and not (kept.exists() or overwrite):
         raise BadRequestError(
             f"{output} is there already, and no journal of a job that has written it: name another --output, or give "
@@ -153,15 +157,19 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         "output": str(output.resolve()),
         "answer": answer_column,
         "structured": schema is not None,
+        "fields": [name for name, _ in asked.fields()],
     }
 
     def requests() -> Iterator[Any]:
-        yield from asked.requests(source.rows(), limit)
+        yield from asked.requests(rows, limit)
+        for warning in asked.changes.warnings():
+            typer.echo(warning, err=True)
         notes["columns"] = asked.columns()  # known only now; the journal takes the notes once all rows are read
 
     ways = {"mode": mode, "part_size": part_size, "on_invalid": "keep" if keep_invalid else "refuse", "notes": notes}
-    run_job(kept, requests(), {**options, **ways}, Limits(concurrency, rate, budget))
-    _write(kept, output)
+    with ending_by_signals():
+        run_job(kept, requests(), {**options, **ways}, Limits(concurrency, rate, budget))
+        write_answers(kept, output)
 
 
 @batch.command()
@@ -178,10 +186,15 @@ def resume(
     gateway: Through = None,
 ) -> None:
     """Go on with a job that was stopped, or killed."""
+    notes = notes_of(journal)
     if output is not None:
-        _check_output(journal, output)
-    run_job(journal, None, {"retry_failed": retry_failed, **_given(gateway=gateway)}, Limits(concurrency, rate, budget))
-    _write(journal, output)
+        check_output(journal, output)
+    if output is not None or "output" in notes:
+        Table(output or Path(notes["output"])).check_writable()
+    ways = {"retry_failed": retry_failed, **_given(gateway=gateway)}
+    with ending_by_signals():
+        run_job(journal, None, ways, Limits(concurrency, rate, budget))
+        write_answers(journal, output)
 
 
 @batch.command()
@@ -208,38 +221,21 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="A .jsonl, .csv or .parquet file.")],
 ) -> None:
     """Write the answers that a job has so far; it may be at work."""
-    _write(journal, output)
+    with ending_by_signals():
+        write_answers(journal, output)
 
 
-def _write(journal: Path, output: Path | None) -> None:
-    notes = notes_of(journal)
-    if "columns" not in notes:
-        raise BadRequestError(f"{journal} is no job of this command: workersai.batch.results_of reads its results.")
-    target = Table(output or Path(notes["output"]))
-    _check_output(journal, target.path)
-    columns = [(name, kind) for name, kind in notes["columns"]]
-    rows = answers(results_of(journal), columns, notes["answer"], structured=notes["structured"])
-    target.write(columns, rows)
-    typer.echo(f"Written: {target.path}", err=True)
-
-
-def _check_output(journal: Path, output: Path) -> None:
-    written = {"--output": output, "the journal": journal}
-    notes = notes_of(journal)
-    _check_apart({**written, "the input of the job": Path(notes["input"])} if "input" in notes else written)
-
-
-def _check_apart(paths: dict[str, Path]) -> None:
-    """Fails where one file would be written over another.
+def _some(path: Path) -> Iterator[Row]:
+    """The rows of a table.
 
     Raises:
-        BadRequestError: two of them are the same.
+        BadRequestError: it has none, or the first can't be read.
     """
-    seen: dict[Path, str] = {}
-    for name, path in paths.items():
-        first = seen.setdefault(path.resolve(), name)
-        if first != name:
-            raise BadRequestError(f"{first} and {name} are the same file, {path}: nothing was sent or written.")
+    rows = Table(path).rows()
+    first = next(rows, None)
+    if first is None:
+        raise BadRequestError(f"{path} has no rows. Nothing was sent or written.")
+    return chain([first], rows)
 
 
 def _given(**options: Any) -> dict[str, Any]:

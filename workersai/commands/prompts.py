@@ -6,16 +6,19 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 from workersai.batch import BatchRequest, BatchResult
 from workersai.batch.templates import Template
-from workersai.commands.tables import Columns, Row
+from workersai.commands.cells import DEEPEST, Changes, Columns, is_deep
+from workersai.commands.tables import Row
 from workersai.errors import BadRequestError
 from workersai.protocol.values import Message
 
 _ASKED = ("prompt", "messages")
+_INFINITY = "Infinity"
 _KINDS = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 
@@ -47,6 +50,8 @@ class Prompts:
     schema: Mapping[str, Any] | None = None
     kinds: dict[str, str] = field(default_factory=dict)
     """The columns that were kept so far, and the type of each."""
+    changes: Changes = field(default_factory=Changes)
+    """What JSON can't hold of the columns that were kept, and the form that it was kept in."""
 
     def __post_init__(self) -> None:
         if self.template is not None and self.column is not None:
@@ -89,10 +94,17 @@ class Prompts:
 
     def _kept(self, row: Row) -> Row:
         names = [name for name in row if name not in _ASKED] if self.keep is None else self.keep
-        kept = {name: _plain(_cell(row, name)) for name in names}
-        for name in (self.answer, f"{self.answer}_error", f"{self.answer}_finish_reason"):
-            if name in kept:
-                raise BadRequestError(f"it has a column {name!r}: name the answers otherwise with --answer-column.")
+        kept: Row = {}
+        for name in names:
+            cell = _cell(row, name)
+            if is_deep(cell):
+                raise BadRequestError(
+                    f"its column {name!r} nests more than {DEEPEST} lists and objects. Name the columns to keep "
+                    "without it: --keep."
+                )
+            kept[name] = self._plain(name, cell)
+        for name in self._reserved & kept.keys():
+            raise BadRequestError(f"it has a column {name!r}: name the answers otherwise with --answer-column.")
         for name, value in kept.items():
             if value is not None:
                 self.kinds[name] = _common(self.kinds.get(name), _KINDS.get(type(value), "json"))
@@ -100,37 +112,112 @@ class Prompts:
                 self.kinds.setdefault(name, "")
         return kept
 
-    def columns(self) -> list[tuple[str, str]]:
+    @cached_property
+    def _reserved(self) -> frozenset[str]:
+        """The names of the columns that are added."""
+        return frozenset((*self._own_columns(), *(name for name, _ in self.fields())))
+
+    def _own_columns(self) -> tuple[str, str, str]:
+        return self.answer, f"{self.answer}_error", f"{self.answer}_finish_reason"
+
+    def _plain(self, column: str, value: Any) -> Any:
+        """A value as JSON can hold it: dates and the like as text."""
+        if value is None or isinstance(value, str | bool | int):
+            return value
+        if isinstance(value, float):
+            return self._plain_number(column, value)
+        if isinstance(value, Mapping):
+            return {str(name): self._plain(column, inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._plain(column, inner) for inner in value]
+        return self._plain_bytes(column, value) if isinstance(value, bytes) else str(value)
+
+    def _plain_number(self, column: str, value: float) -> float | str | None:
+        if math.isfinite(value):
+            return value
+        if math.isnan(value):
+            self.changes.note(column, "NaN, which JSON can't hold, is kept as null")
+            return None
+        self.changes.note(column, f"infinity, which JSON can't hold, is kept as the text {_INFINITY}")
+        return _INFINITY if value > 0 else f"-{_INFINITY}"
+
+    def _plain_bytes(self, column: str, value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            self.changes.note(column, "bytes that are not UTF-8 are kept as escapes, as in \\xff")
+            return value.decode(errors="backslashreplace")
+
+    def columns(self) -> Columns:
         """The columns of the answers' table."""
         kept = [(name, kind or "string") for name, kind in self.kinds.items()]
-        properties = {} if self.nests or self.schema is None else self.schema.get("properties", {})
-        fields = [(f"{self.answer}.{name}", _kind_of(schema)) for name, schema in properties.items()]
-        own = [(self.answer, "string"), *fields, (f"{self.answer}_error", "string")]
-        return [*kept, *own, (f"{self.answer}_finish_reason", "string")]
+        answer, error, finish_reason = self._own_columns()
+        own = "string" if self.schema is None else "object"
+        return [*kept, (answer, own), *self.fields(), (error, "string"), (finish_reason, "string")]
+
+    def fields(self) -> Columns:
+        """The columns for the properties of the answers; none if the table holds objects."""
+        if self.nests or self.schema is None:
+            return []
+        properties = self.schema.get("properties")
+        if not isinstance(properties, Mapping):
+            return []
+        return [(f"{self.answer}.{name}", _kind_of(schema)) for name, schema in properties.items()]
 
 
-def answers(results: Iterable[BatchResult], columns: Columns, answer: str, *, structured: bool) -> Iterator[Row]:
+@dataclass(frozen=True)
+class AnswerColumns:
+    """How answers become cells.
+
+    Args:
+        answer: The column of the answers.
+        fields: The columns for properties of structured answers.
+        structured: Whether each answer is an object.
+    """
+
+    answer: str
+    fields: Sequence[str] = ()
+    structured: bool = False
+
+
+def answers(results: Iterable[BatchResult], columns: AnswerColumns, changes: Changes) -> Iterator[Row]:
     """The rows of the answers' table."""
-    fields = [name for name, _ in columns if name.startswith(f"{answer}.")]
+    answer = columns.answer
     for result in results:
         row = dict(result.request.metadata)
         completion = result.completion
         if completion is not None:
-            value = _parsed(completion.text) if structured else completion.text
+            value = _parsed(completion.text, answer, changes) if columns.structured else completion.text
             row[answer] = value
             row[f"{answer}_finish_reason"] = completion.finish_reason
-            for name in fields:
+            for name in columns.fields:
                 row[name] = value.get(name.removeprefix(f"{answer}.")) if isinstance(value, dict) else None
         if result.error is not None:
             row[f"{answer}_error"] = str(result.error)
         yield row
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, column: str, changes: Changes) -> Any:
+    """The value of a structured answer; its text as it is, if it is no JSON, or none that can be written again."""
+
+    def keep_text(number: str) -> str:
+        changes.note(column, "numbers that JSON can't hold, or that are too large, are kept as text")
+        return number
+
+    def number(text: str) -> float | str:
+        value = float(text)
+        return value if math.isfinite(value) else keep_text(text)
+
     try:
-        return json.loads(text)
-    except ValueError:  # cut off; the finish reason says so
+        value = json.loads(text, parse_float=number, parse_constant=keep_text)
+        if not is_deep(value):
+            return value
+    except RecursionError:
+        pass
+    except ValueError:  # cut off, as the finish reason says, or an integer of thousands of digits
         return text
+    changes.note(column, f"an answer that nests more than {DEEPEST} lists and objects is kept as text")
+    return text
 
 
 def _cell(row: Row, name: str) -> Any:
@@ -143,19 +230,6 @@ def _told(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: dates and the like as text, what is no number as null."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _common(one: str | None, other: str) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shlex
-import signal
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +27,9 @@ from rich.progress import (
 from rich.text import Text
 
 from workersai import AsyncClient, CostTracker, RateLimit
-from workersai.batch import AsyncBatch, Progress, progress_of
+from workersai.batch import Progress, progress_of
 from workersai.commands.app import INTERRUPTED
+from workersai.commands.signals import Ended, Interrupts, exit_code
 from workersai.errors import BudgetExceededError, JournalError, WorkersAIError
 
 _TICK = 0.25  # seconds between two looks at the progress
@@ -52,7 +51,8 @@ def run_job(journal: Path, requests: Iterable[Any] | None, options: dict[str, An
         WorkersAIError: what kept it from beginning.
         typer.Exit: something stopped it, and it was told how to go on.
     """
-    spent = progress_of(journal).cost_usd if journal.exists() else 0.0
+    before = progress_of(journal) if journal.exists() else Progress()
+    spent = before.cost_usd + before.unclear_cost_usd
     budget = None if limits.budget is None else max(0.0, limits.budget - spent)
     ways = {
         **options,
@@ -61,37 +61,49 @@ def run_job(journal: Path, requests: Iterable[Any] | None, options: dict[str, An
         "concurrency": limits.concurrency,
         "rate_limit": RateLimit(calls=limits.rate) if limits.rate else None,
     }
+    ended = INTERRUPTED
     try:
         with CostTracker(budget) if budget is not None else nullcontext():
-            progress = asyncio.run(_job(requests, ways))
-    except KeyboardInterrupt:
+            progress, ended = asyncio.run(_job(requests, ways))
+    except KeyboardInterrupt as interrupt:
         progress = progress_of(journal) if journal.exists() else Progress()
+        ended = interrupt.code if isinstance(interrupt, Ended) else INTERRUPTED
     except WorkersAIError as error:
         if isinstance(error, JournalError) or not journal.exists() or not progress_of(journal).ready:
             raise
         larger = " a larger --budget" if isinstance(error, BudgetExceededError) else ""
-        typer.echo(f"{error}\n{_so_far(progress_of(journal))} Go on with{larger}: {_again(journal)}", err=True)
+        progress = progress_of(journal)
+        typer.echo(f"{error}\n{_so_far(progress)} Go on with{larger}: {_again(journal)}", err=True)
+        if not _came_to_something(progress):
+            typer.echo("Nothing was answered: the same command with other options starts the job over.", err=True)
         raise typer.Exit(1) from None
-    _conclude(progress, journal)
+    _conclude(progress, journal, ended)
+
+
+def _came_to_something(progress: Progress) -> bool:
+    return bool(progress.answered or progress.parts or progress.unclear_parts or progress.unclear_cost_usd)
 
 
 def _so_far(progress: Progress) -> str:
     rows = f"{progress.rows:,} rows" if progress.rows != 1 else "1 row"
-    return f"{progress.answered + progress.failed:,} of {rows} done ({_dollars(progress.cost_usd)})."
+    cost = _dollars(progress.cost_usd)
+    if progress.unclear_cost_usd:
+        cost += f", and up to {_dollars(progress.unclear_cost_usd)} for requests whose answer was lost"
+    return f"{progress.answered + progress.failed:,} of {rows} done ({cost})."
 
 
 def _again(journal: Path, *options: str) -> str:
     return shlex.join(["workersai", "batch", "resume", str(journal), *options])
 
 
-def _conclude(progress: Progress, journal: Path) -> None:
+def _conclude(progress: Progress, journal: Path, ended: int) -> None:
     if not progress.ready:
         typer.echo("Stopped while the rows were being read: nothing was sent.", err=True)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ended)
     if not progress.done:
         at_work = f" {progress.parts:,} batches go on at the service meanwhile." if progress.parts else ""
         typer.echo(f"Stopped: {_so_far(progress)}{at_work} Go on with: {_again(journal)}", err=True)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ended)
     typer.echo(_so_far(progress), err=True)
     if progress.unclear_parts:
         typer.echo(
@@ -105,48 +117,21 @@ def _conclude(progress: Progress, journal: Path) -> None:
         typer.echo(f"{rows} ended with an error. To ask again: {again}", err=True)
 
 
-async def _job(requests: Iterable[Any] | None, ways: dict[str, Any]) -> Progress:
+async def _job(requests: Iterable[Any] | None, ways: dict[str, Any]) -> tuple[Progress, int]:
+    """How far the job has come, and the exit code if that is not its end."""
     async with AsyncClient() as client, client.batch(requests, **ways) as job:
-        with _interrupts(job), _bar() as bar:
-            showing = asyncio.ensure_future(_show(bar, job.progress))
-            try:
-                async for _ in job:
-                    pass
-            finally:
-                showing.cancel()
-                _update(bar, job.progress)
-    return job.progress
-
-
-@contextmanager
-def _interrupts(job: AsyncBatch) -> Iterator[None]:
-    """Ctrl-C lets what is under way end, since it is paid for; a second one doesn't."""
-    loop, main = asyncio.get_running_loop(), asyncio.current_task()
-    broken_off = False
-
-    def interrupted() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
-        loop.add_signal_handler(signal.SIGINT, cancelled)
-        typer.echo("Stopping once what is under way has ended; Ctrl-C again breaks it off.", err=True)
-        job.stop()
-
-    def cancelled() -> None:
-        nonlocal broken_off
-        broken_off = True
-        if main is not None:
-            main.cancel()
-
-    with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C ends it at once
-        loop.add_signal_handler(signal.SIGINT, interrupted)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if broken_off:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        with contextlib.suppress(NotImplementedError):
-            loop.remove_signal_handler(signal.SIGINT)
+        with _bar() as bar:
+            # By the bar's console, which shows it above the bar: anything else would be overwritten by it.
+            interrupts = Interrupts(job.stop, lambda line: bar.console.print(line, soft_wrap=True, highlight=False))
+            with interrupts.handled():
+                showing = asyncio.ensure_future(_show(bar, job.progress))
+                try:
+                    async for _ in job:
+                        pass
+                finally:
+                    showing.cancel()
+                    _update(bar, job.progress)
+    return job.progress, INTERRUPTED if interrupts.number is None else exit_code(interrupts.number)
 
 
 class _Facts(ProgressColumn):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from workersai.commands.cells import Changes, Columns
+from workersai.commands.replacing import check_part, replacing
+from workersai.commands.writers import Rows, pyarrow, write_csv, write_jsonl, write_parquet
 from workersai.errors import BadRequestError, ConfigurationError
 
 Row = dict[str, Any]
@@ -29,11 +30,11 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        kinds: dict[str, tuple[Callable[[], Iterator[Row]], Callable[[Path, Columns, Iterable[Row]], None]]] = {
-            ".jsonl": (self._read_jsonl, _write_jsonl),
-            ".ndjson": (self._read_jsonl, _write_jsonl),
-            ".csv": (self._read_csv, _write_csv),
-            ".parquet": (self._read_parquet, _write_parquet),
+        kinds: dict[str, tuple[Callable[[], Iterator[Row]], Callable[[BinaryIO, Columns, Rows, Changes], None]]] = {
+            ".jsonl": (self._read_jsonl, write_jsonl),
+            ".ndjson": (self._read_jsonl, write_jsonl),
+            ".csv": (self._read_csv, write_csv),
+            ".parquet": (self._read_parquet, write_parquet),
         }
         if path.suffix.lower() not in kinds:
             raise ConfigurationError(f"{path}: a table is a .jsonl, .csv or .parquet file.")
@@ -41,7 +42,7 @@ class Table:
         self.nests = path.suffix.lower() in (".jsonl", ".ndjson")
         """Whether a cell may hold an object."""
         if path.suffix.lower() == ".parquet":
-            _pyarrow()
+            pyarrow()
 
     def rows(self) -> Iterator[Row]:
         """The rows, in order.
@@ -54,33 +55,34 @@ class Table:
         except (OSError, UnicodeDecodeError) as error:
             raise BadRequestError(f"{self.path} can't be read: {_reason(error)}.") from None
 
-    def write(self, columns: Columns, rows: Iterable[Row]) -> None:
+    def write(self, columns: Columns, rows: Rows, changes: Changes) -> None:
         """Writes all rows; the file is there when it is whole.
+
+        A value that the format can't hold is written in a form that it can, which ``changes`` says.
 
         Raises:
             BadRequestError: it can't be written.
         """
-        part = self.path.with_name(f"{self.path.name}.part")
         try:
-            self._write(part, columns, rows)
-            part.replace(self.path)
+            with replacing(self.path) as file:
+                self._write(file, columns, rows, changes)
         except OSError as error:
             raise BadRequestError(f"{self.path} can't be written: {_reason(error)}.") from None
-        finally:
-            with suppress(OSError):
-                part.unlink()
 
     def check_writable(self) -> None:
-        """Fails now where it could not be written in the end.
+        """Fails now if it could not be written in the end.
 
         Raises:
-            BadRequestError: its folder is not there, or may not be written to.
+            BadRequestError: its folder is missing or read-only, or something else has its name.
         """
         folder = self.path.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise BadRequestError(
                 f"{self.path} can't be written: check that its folder is there, and may be written to."
             )
+        if self.path.is_dir():
+            raise BadRequestError(f"{self.path} can't be written: it is a folder.")
+        check_part(self.path)
 
     def _read_jsonl(self) -> Iterator[Row]:
         with self.path.open(encoding="utf-8-sig") as lines:
@@ -91,7 +93,7 @@ class Table:
     def _object(self, line: str, number: int) -> Row:
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadRequestError(f"{self.path}, line {number:,}: it is not JSON ({error}).") from None
         if not isinstance(row, dict):
             raise BadRequestError(f"{self.path}, line {number:,}: a row is an object, not {type(row).__name__}.")
@@ -102,6 +104,7 @@ class Table:
         with self.path.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, strict=True)
             try:
+                _named_once(self.path, reader.fieldnames or ())
                 for row in reader:
                     if None in row or None in row.values():
                         raise BadRequestError(
@@ -113,70 +116,24 @@ class Table:
                 raise BadRequestError(f"{self.path}, line {reader.line_num:,}: {error}.") from None
 
     def _read_parquet(self) -> Iterator[Row]:
-        arrow = _pyarrow()
+        arrow = pyarrow()
         try:
             with arrow.parquet.ParquetFile(self.path) as file:
+                _named_once(self.path, file.schema_arrow.names)
                 for batch in file.iter_batches(batch_size=_AT_ONCE):
                     yield from batch.to_pylist()
-        except arrow.ArrowInvalid as error:
-            raise BadRequestError(f"{self.path} can't be read: {error}.") from None
+        except (arrow.ArrowException, ValueError, OverflowError) as error:  # the last: times that Python doesn't know
+            raise BadRequestError(f"{self.path} can't be read: {_reason(error)}.") from None
 
 
-Columns = Sequence[tuple[str, str]]
-"""The columns of a table to write: name and type (``string``, ``integer``, ``number``, ``boolean`` or ``json``)."""
+def _named_once(path: Path, names: Sequence[str]) -> None:
+    """Fails if two columns have one name: a row holds only the last of them."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadRequestError(f"{path}: two columns are named {twice[0]!r}. Rename one of them.")
 
 
-def _write_jsonl(path: Path, columns: Columns, rows: Iterable[Row]) -> None:
-    names = [name for name, _ in columns]
-    with path.open("w", encoding="utf-8") as lines:
-        for row in rows:
-            told = {name: row.get(name) for name in names}
-            lines.write(json.dumps(told, ensure_ascii=False, default=str) + "\n")
-
-
-def _write_csv(path: Path, columns: Columns, rows: Iterable[Row]) -> None:
-    names = [name for name, _ in columns]
-    with path.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(names)
-        writer.writerows([_text(row.get(name)) for name in names] for row in rows)
-
-
-def _write_parquet(path: Path, columns: Columns, rows: Iterable[Row]) -> None:
-    arrow = _pyarrow()
-    types = {"integer": arrow.int64(), "number": arrow.float64(), "boolean": arrow.bool_()}
-    schema = arrow.schema([(name, types.get(kind, arrow.string())) for name, kind in columns])
-    source = iter(rows)
-    with arrow.parquet.ParquetWriter(path, schema) as writer:
-        while some := list(islice(source, _AT_ONCE)):
-            told = [{name: _cell(row.get(name), kind) for name, kind in columns} for row in some]
-            writer.write_table(arrow.Table.from_pylist(told, schema))
-
-
-def _cell(value: Any, kind: str) -> Any:
-    """A value as a column of a type has it; None for one of another type."""
-    fits: dict[str, type | tuple[type, ...]] = {"integer": int, "number": (int, float), "boolean": bool}
-    if kind in fits:
-        return value if isinstance(value, fits[kind]) and (kind == "boolean" or not isinstance(value, bool)) else None
-    return None if value is None else _text(value)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error.strerror or error)
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra
-        import pyarrow.parquet  # noqa: PLC0415
-    except ImportError:
-        raise ConfigurationError(
-            "Parquet needs pyarrow, which is not installed: pip install 'workersai[batch]'"
-        ) from None
-    return pa
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return str(getattr(error, "strerror", None) or error)

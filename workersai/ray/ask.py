@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from ray.data.block import BlockAccessor
 from typing_extensions import Unpack
 
-from workersai.batch.settling import is_fatal
+from workersai.batch.fatal import is_fatal
 from workersai.checks import shown
 from workersai.errors import BadRequestError, WorkersAIError
 from workersai.options import Options, call_options

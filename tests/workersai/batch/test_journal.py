@@ -148,7 +148,7 @@ def test_a_job_that_is_begun_again_with_its_requests_goes_on(jobs: JobDriver, se
         (["a"], {}, "other requests"),
         (["a", "c"], {}, "other requests"),
         (["a", "b", "c"], {}, "other requests"),
-        (["a", "b"], {"temperature": 0.5}, "temperature is 0.5, but the job of .* was begun with None"),
+        (["a", "b"], {"temperature": 0.5}, "temperature is 0.5, but the job of .* was started with None"),
         (["a", "b"], {"max_tokens": None}, "max_tokens is None, but .* 9"),
         (None, {"max_tokens": 8}, "max_tokens is 8, but"),
         (None, {"model": "@cf/a/b"}, "model is '@cf/a/b', but"),

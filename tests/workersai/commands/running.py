@@ -108,6 +108,11 @@ class Terminal:
             pass
         return self.process.wait(timeout=PATIENCE), self.shown[self._looked_at :]
 
+    def close(self) -> None:
+        """Closes the window: the terminal hangs up."""
+        os.close(self._screen)
+        self._screen = os.open(os.devnull, os.O_RDONLY)
+
     def _read(self, deadline: float) -> bool:
         ready, _, _ = select.select([self._screen], [], [], max(0.0, deadline - time.monotonic()))
         try:
@@ -131,8 +136,10 @@ def at_terminal(*arguments: str, environment: dict[str, str], stdout: int | None
         start_new_session=True,
     ) as process:
         os.close(side)
+        terminal = Terminal(process, screen)
         try:
-            yield Terminal(process, screen)
+            yield terminal
         finally:
             process.kill()
-            os.close(screen)
+            terminal.close()
+            os.close(terminal._screen)  # of this module

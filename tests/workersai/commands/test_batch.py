@@ -162,6 +162,37 @@ def test_parquet_keeps_its_types_as_far_as_json_can_hold_them(serve: Serve, tmp_
     assert (second["n"], second["x"]) == (None, None)
 
 
+def test_a_value_that_a_format_cannot_hold_is_written_as_text_and_said(serve: Serve, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"id": 18446744073709551615, "x": NaN, "prompt": "a"}\n{"id": 2, "x": 0.5, "prompt": "b"}\n')
+    done = command(serve(script), "run", source, "-o", tmp_path / "out.parquet")
+    table = pa.parquet.read_table(tmp_path / "out.parquet")
+    assert table.column("id").to_pylist() == ["18446744073709551615", "2"]
+    assert table.column("answer").to_pylist() == ["<a>", "<b>"]
+    assert done.stderr.count("Warning: column 'id': not every value is a 64-bit integer") == 1
+    assert done.stderr.count("Warning: column 'x': NaN") == 1
+
+
+@pytest.mark.parametrize(("name", "content"), [("in.jsonl", "\n\n"), ("in.csv", "prompt\n"), ("in.csv", "")])
+def test_a_table_without_rows_is_an_error_before_anything_is_made(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    for more in (["-o", tmp_path / "out.jsonl"], ["--dry-run"]):
+        assert "has no rows" in command(None, "run", tmp_path / name, *more, ok=False).stderr
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_output_that_can_not_be_written_is_an_error_before_anything_is_sent(serve: Serve, tmp_path: Path) -> None:
+    server, output = serve("never"), tmp_path / "out.jsonl"
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "a"}])
+    output.mkdir()
+    assert "it is a folder" in command(server, "run", source, "-o", output, "--overwrite", ok=False).stderr
+    output.rmdir()
+    (tmp_path / "out.jsonl.part").symlink_to(source)
+    assert "is in the way" in command(server, "run", source, "-o", output, ok=False).stderr
+    assert server.requests == []
+    assert read_jsonl(source) == [{"prompt": "a"}]
+
+
 def test_many_rows_go_by_the_batch_api(serve: Serve, tmp_path: Path) -> None:
     server = serve(script)
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": str(number)} for number in range(350)])
