@@ -36,6 +36,7 @@ from workersai.local.engine import (
 from workersai.local.grammar import Schema, UsableForms, call_schema, grammar_of
 from workersai.local.llama import Llama
 from workersai.local.llama_process import LlamaConfig, LlamaProcess
+from workersai.local.schema_bounds import check_schema_bounds
 from workersai.local.tools import Tool, messages_with_tools, must_call, offered_tools, with_calls
 
 logger = logging.getLogger("workersai.local")
@@ -57,7 +58,7 @@ _DEFAULT_TEMPERATURE = 0.6  # the service's (the schema's default)
 _JSON_REPETITION_PENALTY = 1.1
 # Without one, this small model writes the same sentence over and over, up to max_tokens.
 _REPETITION_PENALTY = 1.1
-# Seconds that llama.cpp may take to make a grammar.
+# Seconds that llama.cpp may take to make a grammar. The bounds of schemas leave it a few at most.
 _GRAMMAR_SECONDS = 120.0
 # A letter that no JSON begins with, and a weight that makes it the model's first choice.
 _NO_JSON, _SURELY = "z", 1_000.0
@@ -154,6 +155,7 @@ class SmolLM:
         wanted = None if must_call(request) else request.json_schema
         if wanted is not None:
             schemas.append(wanted)
+        check_schema_bounds(schemas)
         if not schemas:
             return {} if request.sampling.repetition_penalty is not None else {"repeat_penalty": _REPETITION_PENALTY}
         or_text = wanted is None and not must_call(request)
