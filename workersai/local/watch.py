@@ -14,9 +14,10 @@ from workersai.local.records import RequestRecord
 from workersai.local.wire import ray, to_json
 
 # Keys of a request's scope.
-RECORD, CONTENT, FAULT, TRANSPORT = (
+RECORD, CONTENT, REFUSAL, FAULT, TRANSPORT = (
     "workersai.record",
     "workersai.content",
+    "workersai.refusal",  # why nothing is to be done; None for a request that may come in
     "workersai.fault",
     "workersai.transport",  # its connection
 )
