@@ -170,7 +170,7 @@ class LocalApp:
         await reply(scope, receive, send)
 
     def _refuse(self, request: Request, error: Exception) -> Response:
-        self._log.drop_body(request.scope[RECORD])
+        self._log.drop_large_body(request.scope[RECORD])
         return _refused(request, error)
 
     async def _run(self, request: Request) -> Response:

@@ -17,12 +17,15 @@ MOST_BYTES = 64 * 2**20
 """The bytes of requests that a log keeps unless it is told otherwise: 64 MiB."""
 
 _KEPT = 1000
+# What is kept of a body that was refused for what it says, so that a test can look at it.
+_MOST_REFUSED_BYTES = 2**20
 
 
 class RequestRecord:
     """One request, as the server saw it.
 
-    The body of a request that the server refused is not kept.
+    The body is not kept if the request was refused by its head (address, token, route), or is too large; nor if it
+    was refused for what it says, and has more than 1 MiB.
 
     Attributes:
         method: In capitals.
@@ -53,7 +56,7 @@ class RequestRecord:
 
     @property
     def body(self) -> Any:
-        """The parsed JSON, or None if there is none that can be parsed, or if the request was refused."""
+        """The parsed JSON, or None if there is none that can be parsed, or it was not kept."""
         parsed = self._parsed
         if parsed is None:
             parsed = (_parsed(self._content),)
@@ -91,9 +94,10 @@ class RequestRecord:
             self._ended.set()
             self._parsed = None
 
-    def drop_body(self) -> None:
-        """Forgets the body; for :class:`RequestLog`, which counts it."""
-        self._content = self._parsed = None
+    def drop_large_body(self) -> None:
+        """Forgets the body of a refused request; for :class:`RequestLog`, which counts it."""
+        if len(self._content or b"") > _MOST_REFUSED_BYTES:
+            self._content = self._parsed = None
 
 
 class RequestLog:
@@ -117,11 +121,11 @@ class RequestLog:
             while len(self._records) > 1 and (len(self._records) > _KEPT or self._bytes > self._most_bytes):
                 self._bytes -= self._records.popleft().kept_bytes
 
-    def drop_body(self, record: RequestRecord) -> None:
-        """Keeps a record without its body, as the request was refused."""
+    def drop_large_body(self, record: RequestRecord) -> None:
+        """Keeps a record without its body if that is large: the request was refused."""
         with self._lock:
             before = record.kept_bytes
-            record.drop_body()
+            record.drop_large_body()
             if record in self._records:
                 self._bytes -= before - record.kept_bytes
 
