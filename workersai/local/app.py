@@ -42,7 +42,7 @@ from workersai.local.records import RequestLog, RequestRecord
 from workersai.local.refusals import error_at
 from workersai.local.validation import Json, body_from_json, run_body
 from workersai.local.vectors import Embedder
-from workersai.local.watch import CONTENT, FAULT, RECORD, REFUSAL, ReplyWatch
+from workersai.local.watch import ADMITTED, CONTENT, FAULT, RECORD, REFUSAL, ReplyWatch
 from workersai.local.wire import (
     REST,
     UNEXPECTED,
@@ -138,6 +138,7 @@ class LocalApp:
             self._log.add(record)
             scope[RECORD], scope[CONTENT] = record, intake.content
             scope[REFUSAL] = intake.broken or verdict.refusal
+            scope[ADMITTED] = verdict.reads_body and intake.broken is None
             try:
                 await self._answer_recorded(scope, receive, send, record)
             finally:
@@ -152,7 +153,9 @@ class LocalApp:
         await self._gateway.answer(self._answers, named, receive, send, scope[CONTENT], record)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch, fault = ReplyWatch(scope, send), self._faults.fault_for(scope[RECORD])
+        watch = ReplyWatch(scope, send)
+        # A stranger uses up no fault, and a function that chooses one finds the body that it looks at.
+        fault = self._faults.fault_for(scope[RECORD]) if scope[ADMITTED] else None
         scope[FAULT] = fault
         if fault is None:
             await watch.answer(self._routed, receive)

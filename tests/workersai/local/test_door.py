@@ -154,3 +154,18 @@ def test_the_body_of_a_request_that_may_not_come_in_is_neither_parsed_nor_kept(
     (record,) = server.requests
     assert (record.body, record.size) == (None, len(nest))
     assert record.kept_bytes < 2_000
+
+
+def test_a_stranger_uses_up_no_fault() -> None:
+    with LocalServer("ok", faults=["3040"]) as server:
+        for headers in ({"authorization": "Bearer no"}, {"origin": "http://evil.example"}, {"host": "evil.example"}):
+            assert error_of(run(server, PROMPT, **headers))[1] == 10000
+        assert ask(server, "POST", "/no/route").status_code == 404
+        assert error_of(run(server, PROMPT))[1] == 3040
+
+
+def test_a_function_that_chooses_the_faults_always_finds_the_body() -> None:
+    with LocalServer("ok", faults=lambda record: "3040" if "fail" in record.body["prompt"] else None) as server:
+        assert run(server, PROMPT, authorization="Bearer no").status_code == 401
+        assert run(server, PROMPT).status_code == 200
+        assert error_of(run(server, {"prompt": "fail"}))[1] == 3040
