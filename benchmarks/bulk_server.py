@@ -62,7 +62,7 @@ def _serve(line: Connection, batch_delay: float) -> None:
         asked[prompt] += 1
         return answer_to(prompt)
 
-    with LocalServer(ScriptedEngine(script, slots=_SLOTS), batch_delay=batch_delay) as server:
+    with LocalServer(ScriptedEngine(script, slots=_SLOTS), batch_delay=batch_delay, strict=True) as server:
         line.send(server.environment)
         while True:
             if line.recv() == "how many":

@@ -50,6 +50,16 @@ def _without_credentials() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _strict_servers() -> Iterator[None]:
+    """Local servers refuse what the published schemas don't list, unless a test says ``strict=False``."""
+    defaults = LocalServer.__init__.__kwdefaults__
+    assert defaults is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(defaults, "strict", value=True)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _connections_of_its_own() -> Iterator[None]:
     """No test finds connections that one before it left open: what is forgotten without being closed stays open."""

@@ -176,7 +176,7 @@ def main() -> None:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         settings, source = account(), "Cloudflare Workers AI"
         if settings is None:
-            server, source = stack.enter_context(LocalServer()), "the local server, with SmolLM2"
+            server, source = stack.enter_context(LocalServer(strict=True)), "the local server, with SmolLM2"
             settings = Settings(base_url=server.base_url, account_id=server.account_id, api_token=server.api_token)
         http = stack.enter_context(httpx.Client())
         client = stack.enter_context(Client(settings=settings, max_retries=0, http_client=http))

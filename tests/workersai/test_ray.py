@@ -345,5 +345,5 @@ def test_who_waits_no_longer_leaves_the_line(cluster: Cluster) -> None:
 def test_the_example_of_the_documentation_runs(cluster: Cluster) -> None:
     (example,) = examples_with("import ray\n")
     assert cluster.do("run", example=example) == "done"
-    asked = [record.body["prompt"] for record in cluster.server.requests]
+    asked = [record.body["prompt"] for record in cluster.server.requests if record.body]  # none of a wrong token's
     assert sum("Never again." in prompt for prompt in asked) == sum("A joy!" in prompt for prompt in asked) == 1

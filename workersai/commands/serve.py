@@ -5,13 +5,16 @@ import shlex
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workersai.commands.app import WITHOUT_AN_ACCOUNT, app
 from workersai.errors import ConfigurationError
 from workersai.settings import Settings
+
+if TYPE_CHECKING:
+    from workersai.local import LocalServer
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -34,11 +37,19 @@ def serve(
         ),
     ] = None,
     batch_delay: Annotated[float, typer.Option(help="Seconds that a batch stays queued.", min=0)] = 0.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse fields that the published schemas don't list.")
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another name by which this server may be called, without a port. May be given more than once."
+        ),
+    ] = None,
 ) -> None:
     """Serve Workers AI's wire on this machine, with a small real model behind it, until Ctrl-C."""
     try:
         from workersai.local import LocalServer  # noqa: PLC0415 - a server and a model
-        from workersai.local.engine import EngineError  # noqa: PLC0415
         from workersai.local.faults import any_of  # noqa: PLC0415
     except ImportError as error:
         sys.exit(str(error))
@@ -52,23 +63,21 @@ def serve(
         faults = any_of(fault) if fault else None
     except ValueError as error:
         sys.exit(f"--fault: {error}")
-    server = LocalServer(
-        host=host,
-        port=port,
-        model_path=model,
-        api_token=token,
-        account_id=account,
-        faults=faults,
-        batch_delay=batch_delay,
-    )
     try:
-        server.start()
-    except (EngineError, ImportError) as error:
-        sys.exit(str(error))
-    except OSError as error:
-        # The socket module adds the address to the reason, in brackets.
-        reason = str(error.strerror or error).partition(" (")[0]
-        sys.exit(f"Can't listen on {host}:{port}: {reason}. Choose another --host or --port.")
+        server = LocalServer(
+            host=host,
+            port=port,
+            model_path=model,
+            api_token=token,
+            account_id=account,
+            faults=faults,
+            batch_delay=batch_delay,
+            strict=strict,
+            allowed_hosts=allowed_host or (),
+        )
+    except ValueError as error:
+        sys.exit(f"--allowed-host: {error}")
+    _start(server, f"{host}:{port}")
     typer.echo(f"Serving {server.engine.name}; Ctrl-C stops it. To use it, in another terminal:\n")
     if fault:
         typer.echo(f"Replies fail, as --fault says: {', '.join(fault)}.", err=True)
@@ -80,3 +89,16 @@ def serve(
         typer.echo("\nStopped.")
     finally:
         server.close()
+
+
+def _start(server: "LocalServer", address: str) -> None:
+    from workersai.local.engine import EngineError  # noqa: PLC0415 - a server and a model
+
+    try:
+        server.start()
+    except (EngineError, ImportError) as error:
+        sys.exit(str(error))
+    except OSError as error:
+        # The socket module adds the address to the reason, in brackets.
+        reason = str(error.strerror or error).partition(" (")[0]
+        sys.exit(f"Can't listen on {address}: {reason}. Choose another --host or --port.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from contextlib import suppress
 from typing import Any, TypedDict
@@ -17,31 +16,33 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from workersai.catalog import CATALOG
+from workersai.local.batch_bodies import batch_body
 from workersai.local.batches import Batches, Item, items_of
 from workersai.local.binding import (
     BINDING,
     MODELS_PATH,
     RUN_PATHS,
-    admit,
-    is_bound,
+    is_run,
     model_of,
     run_from_binding,
     with_gateway,
 )
-from workersai.local.catalogue import search_models
+from workersai.local.catalogue import listed_models, search_models
+from workersai.local.door import Door, HostNames
 from workersai.local.embeddings import Embeddings
 from workersai.local.engine import Engine, GenerationRequest
 from workersai.local.exchange import Desk, Exchange
 from workersai.local.faults import FaultPlan
 from workersai.local.faulty import StalledError
 from workersai.local.gateway import GatewayCache
+from workersai.local.intake import read_body, too_large
 from workersai.local.openai import OpenAIDialect, request_from_openai
 from workersai.local.reading import request_from_body
 from workersai.local.records import RequestLog, RequestRecord
 from workersai.local.refusals import error_at
-from workersai.local.validation import Json, body_from_json, check_batch_body, check_run_body
+from workersai.local.validation import Json, body_from_json, run_body
 from workersai.local.vectors import Embedder
-from workersai.local.watch import CONTENT, FAULT, RECORD, ReplyWatch
+from workersai.local.watch import ADMITTED, CONTENT, FAULT, RECORD, REFUSAL, ReplyWatch
 from workersai.local.wire import (
     REST,
     UNEXPECTED,
@@ -60,8 +61,8 @@ logger = logging.getLogger("workersai.local")
 BASE_PATH = "/client/v4"
 
 _ACCOUNT = BASE_PATH + "/accounts/{account_id}/ai"
-# The limit that the service names for a batch, the largest of its requests.
-_MOST_BYTES = 10_000_000
+# The statuses of refusals after which a body may still be coming.
+_BROKEN_OFF = (408, 413)
 
 
 class Connection(TypedDict):
@@ -83,6 +84,8 @@ class LocalApp:
         faults: Which replies fail.
         batch_delay: Seconds that a batch stays queued.
         embedder: Gives the vectors, in place of MiniLM.
+        names: The names by which the server may be called. Default: those of this machine's loopback.
+        strict: Fields that the published schemas don't list are refused.
     """
 
     def __init__(
@@ -95,13 +98,14 @@ class LocalApp:
         faults: FaultPlan,
         batch_delay: float = 0.0,
         embedder: Embedder | None = None,
+        names: HostNames | None = None,
+        strict: bool = False,
     ) -> None:
         self.desk = Desk(engine, asyncio.Semaphore(engine.slots))
         self._batches = Batches(self.desk, delay=batch_delay)
-        self._embeddings = Embeddings(self.desk, embedder)
+        self._embeddings = Embeddings(self.desk, embedder, strict=strict)
         self._engine = engine
-        self._api_token = api_token
-        self._account_id = account_id
+        self._strict = strict
         self._log = log
         self._faults = faults
         self._gateway = GatewayCache()
@@ -110,48 +114,73 @@ class LocalApp:
                 Route(_ACCOUNT + "/run/{model:path}", self._run, methods=["POST"]),
                 Route(_ACCOUNT + "/v1/chat/completions", self._chat, methods=["POST"]),
                 Route(_ACCOUNT + "/v1/embeddings", self._embed, methods=["POST"]),
+                Route(_ACCOUNT + "/v1/models", self._list, methods=["GET"]),
                 Route(_ACCOUNT + "/models/search", self._search, methods=["GET"]),
                 *(Route(path, self._run_bound, methods=["POST"]) for path in RUN_PATHS),
                 Route(MODELS_PATH, self._search, methods=["GET"]),
             ],
-            exception_handlers={WireError: _refused, HTTPException: _no_route, Exception: _refused},
+            exception_handlers={WireError: self._refuse, HTTPException: _no_route, Exception: _refused},
         )
         # A path that is nearly right is an error to learn of, not to be redirected from.
         self._routes.router.redirect_slashes = False
+        names = names or HostNames("localhost")
+        self._door = Door(self._routes.routes, names, api_token=api_token, account_id=account_id)
         # A function that chooses the faults may raise anything: the client is told.
         self._answers = ServerErrorMiddleware(self._answer, handler=_refused)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads the request, records it, and answers."""
         request = Request(scope, receive)
+        verdict = self._door.check(request)
         with suppress(ClientDisconnect):  # it left before it had asked anything
-            content = await _content(request)
-            record = RequestRecord(request, _parsed(content))
+            intake = await read_body(request, keep=verdict.reads_body)
+            record = RequestRecord(request, intake.content, intake.size)
             self._log.add(record)
-            scope[RECORD], scope[CONTENT] = record, content
+            scope[RECORD], scope[CONTENT] = record, intake.content
+            scope[REFUSAL] = intake.broken or verdict.refusal
+            scope[ADMITTED] = verdict.reads_body and intake.broken is None
             try:
-                # A Worker names its gateway in the body.
-                await self._gateway.answer(
-                    self._answers, with_gateway(scope, record.body), receive, send, content, record
-                )
+                await self._answer_recorded(scope, receive, send, record)
             finally:
                 record.end("failed")  # unless it has ended already
 
+    async def _answer_recorded(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
+        if scope[REFUSAL] is not None:  # nothing is read from a cache for it either
+            await self._answers(scope, receive, send)
+            return
+        # A Worker names its gateway in the body.
+        named = with_gateway(scope, record.body) if is_run(scope["path"]) else scope
+        await self._gateway.answer(self._answers, named, receive, send, scope[CONTENT], record)
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch, fault = ReplyWatch(scope, send), self._faults.fault_for(scope[RECORD])
+        watch = ReplyWatch(scope, send)
+        # A stranger uses up no fault, and a function that chooses one finds the body that it looks at.
+        fault = self._faults.fault_for(scope[RECORD]) if scope[ADMITTED] else None
         scope[FAULT] = fault
         if fault is None:
-            await watch.answer(self._routes, receive)
+            await watch.answer(self._routed, receive)
         else:
-            await watch.answer_with(fault, self._routes, receive, self.desk)
+            await watch.answer_with(fault, self._routed, receive, self.desk)
+
+    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = scope[REFUSAL]
+        if refusal is None:
+            await self._routes(scope, receive, send)
+            return
+        reply = _refused(Request(scope), refusal)
+        if refusal.status in _BROKEN_OFF:
+            reply.headers["connection"] = "close"  # what is still to come of the body is no request
+        await reply(scope, receive, send)
+
+    def _refuse(self, request: Request, error: Exception) -> Response:
+        self._log.drop_large_body(request.scope[RECORD])
+        return _refused(request, error)
 
     async def _run(self, request: Request) -> Response:
-        self._admit(request)
         queued = request.query_params.get("queueRequest") == "true"
         return await self._answered(request, _known(request.path_params["model"]), _body(request), REST, queued=queued)
 
     async def _run_bound(self, request: Request) -> Response:
-        self._admit(request)
         model = _known(model_of(request))
         body, queued = run_from_binding(_body(request))
         return await self._answered(request, model, body, BINDING, queued=queued)
@@ -164,7 +193,7 @@ class LocalApp:
             return _json(200, manner.result(await self._submit(request, body, model), ()))
         if self._embeddings.serves(model):
             return self._embeddings.run(model, body, request.scope[RECORD], manner=manner)
-        check_run_body(body)
+        body = run_body(body, strict=self._strict)
         affine = _names_a_session(request)
         wanted = request_from_body(body, model=model, session_affinity=affine)
         await self._check_window(wanted)
@@ -176,15 +205,13 @@ class LocalApp:
         if self._embeddings.serves(model):
             items = self._embeddings.items(body, model)
         else:
-            check_batch_body(body)
             items = [
                 Item(await self._in_window(request_from_body(asked, model=model)), reference)
-                for asked, reference in items_of(body)
+                for asked, reference in items_of(batch_body(body, strict=self._strict))
             ]
         return self._batches.submit(items, model, request.scope.get(FAULT))
 
     async def _chat(self, request: Request) -> Response:
-        self._admit(request)
         body = _body(request)
         model = _known(str(body.get("model", "")))
         if self._embeddings.serves(model):
@@ -201,23 +228,14 @@ class LocalApp:
         return Exchange(self.desk, chat.request, dialect, request.scope[RECORD])
 
     async def _embed(self, request: Request) -> Response:
-        self._admit(request)
         return self._embeddings.twin(_body(request), request.scope[RECORD])
 
-    async def _search(self, request: Request) -> Response:
-        self._admit(request)
-        return _json(200, search_models(request.query_params))
+    async def _list(self, request: Request) -> Response:
+        del request  # the door has checked it
+        return _json(200, listed_models())
 
-    def _admit(self, request: Request) -> None:
-        if is_bound(request.scope["path"]):
-            admit(request)
-            return
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        known = hmac.compare_digest(token.strip().encode(), self._api_token.encode())
-        if scheme.lower() != "bearer" or not known:
-            raise WireError(401, 10000, "Authentication error")
-        if request.path_params["account_id"] != self._account_id:
-            raise WireError(403, 10000, "Authentication error: this token is not for that account")
+    async def _search(self, request: Request) -> Response:
+        return _json(200, search_models(request.query_params))
 
     async def _in_window(self, wanted: GenerationRequest) -> GenerationRequest | WireError:
         try:
@@ -233,31 +251,11 @@ class LocalApp:
             raise too_long(total, window)
 
 
-async def _content(request: Request) -> bytes | None:
-    """The body, or None for one that is too large: that is read to its end, so that the refusal is, and not kept."""
-    chunks: list[bytes] | None = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > _MOST_BYTES:
-            chunks = None
-        if chunks is not None:
-            chunks.append(chunk)
-    return None if chunks is None else b"".join(chunks)
-
-
 def _body(request: Request) -> Json:
     content = request.scope[CONTENT]
     if content is None:
-        raise WireError(413, 3006, f"AiError: Request is too large: {_MOST_BYTES} bytes at the most")
+        raise too_large()
     return body_from_json(content)
-
-
-def _parsed(content: bytes | None) -> Any:
-    try:
-        return body_from_json(content or b"")
-    except WireError:
-        return None
 
 
 def _known(model: str) -> str:

@@ -96,9 +96,7 @@ def run_from_binding(body: Json) -> tuple[Json, bool]:
 
 
 def with_gateway(scope: Scope, body: Any) -> Scope:
-    """``scope`` with the headers that REST would be sent for the gateway of a Worker's call; nobody else has one."""
-    if not is_run(scope["path"]):
-        return scope
+    """``scope`` with the headers that REST would be sent for the gateway of a Worker's call."""
     own = [(name, value) for name, value in scope["headers"] if not name.startswith(b"cf-aig-")]
     options = body.get("options") if isinstance(body, dict) and _is_workerd(Request(scope)) else None
     gateway = options.get("gateway") if isinstance(options, dict) else None

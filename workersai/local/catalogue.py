@@ -27,6 +27,15 @@ def search_models(query: Mapping[str, str]) -> dict[str, Any]:
     return {**envelope(shown), "result_info": counts}
 
 
+def listed_models() -> dict[str, Any]:
+    """The same models as OpenAI's clients list them; when each was made is not known."""
+    listed = [
+        {"id": name, "object": "model", "created": 0, "owned_by": name.split("/")[1]}
+        for name in (model["name"] for model in _models())
+    ]
+    return {"object": "list", "data": listed}
+
+
 def _positive(query: Mapping[str, str], name: str, default: int) -> int:
     value = query.get(name, str(default))
     if not value.isascii() or not value.isdigit() or len(value) > _MOST_DIGITS or int(value) < 1:

@@ -1,11 +1,12 @@
 """What may be asked of an embedding model and of the reranker, checked as the published schemas of both say.
 
-Keys that they do not list are refused, as of a chat, so that a client which sends too much is found out here. Of what
-the schemas leave open, an empty list of texts is refused, and an empty list of contexts.
+Keys that they do not list are ignored, or refused if the server is strict, as of a chat. Of what the schemas leave
+open, an empty list of texts is refused, and an empty list of contexts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from workersai.catalog import EMBEDDING_CATALOG, MOST_TEXTS, RERANKER_CATALOG, EmbeddingCard
 from workersai.local.engine import EngineError
+from workersai.local.leniency import listed_options
 from workersai.local.minilm import Pooling
 from workersai.local.validation import Json, check_options, check_with
 from workersai.local.vectors import Read, Reader
@@ -36,7 +38,11 @@ _CONTEXTS = {
     },
     "top_k": {"type": "integer", "minimum": 1},
 }
-_INPUT = {"input": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]}}
+_INPUT = {
+    "input": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]},
+    "encoding_format": {"type": "string", "enum": ["float", "base64"]},
+    "dimensions": {"type": "integer", "minimum": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class EmbeddingRequest:
     pooling: Pooling = "mean"
     may_cut: bool = True
     """A text that is longer than the model's window is cut, and not refused."""
+    dimensions: int | None = None
+    """How many numbers of each vector are wanted; None for all."""
 
     async def result(self, reader: Reader) -> tuple[Json, Read]:
         """The result as the service writes it, and what it was made of.
@@ -64,8 +72,9 @@ class EmbeddingRequest:
         for row in read.rows:
             if len(row) > size:
                 raise EngineError(f"The embedder gave a vector of {len(row)} numbers: {self.card.name} has {size}.")
-        rows = [[*row, *[0.0] * (size - len(row))] for row in read.rows]
-        return {"shape": [len(rows), size], "data": rows, "pooling": self.pooling}, read
+        wanted = self.dimensions or size
+        rows = [[*row, *[0.0] * (wanted - len(row))] for row in (_shortened(row, wanted) for row in read.rows)]
+        return {"shape": [len(rows), wanted], "data": rows, "pooling": self.pooling}, read
 
     async def _check_window(self, reader: Reader) -> None:
         window = self.card.max_tokens
@@ -91,18 +100,21 @@ class RerankRequest:
         return {"response": scores[: self.top_k]}, read
 
 
-def request_from_texts(body: Json, model: str) -> EmbeddingRequest | RerankRequest:
+def request_from_texts(body: Json, model: str, *, strict: bool) -> EmbeddingRequest | RerankRequest:
     """What the body of a ``/run`` asks of a model of these.
 
     Raises:
         WireError: the model can't be asked that (5006).
     """
-    check_options(body.get("options", {}))
+    options = body.get("options", {})
+    check_options(options if strict else listed_options(options))
     asked = {name: value for name, value in body.items() if name != "options"}
-    return _rerank_request(asked) if model in RERANKER_CATALOG else _embedding_request(asked, model)
+    if model in RERANKER_CATALOG:
+        return _rerank_request(asked, strict=strict)
+    return _embedding_request(asked, model, strict=strict)
 
 
-def batch_items(body: Json, model: str) -> Iterator[tuple[EmbeddingRequest, str | None]]:
+def batch_items(body: Json, model: str, *, strict: bool) -> Iterator[tuple[EmbeddingRequest, str | None]]:
     """The requests of an Async Batch of texts, with their references.
 
     Raises:
@@ -110,9 +122,9 @@ def batch_items(body: Json, model: str) -> Iterator[tuple[EmbeddingRequest, str 
     """
     if model in RERANKER_CATALOG:
         raise bad_input(f"{model} takes no batch")
-    if body.keys() != {"requests"}:
+    if strict and body.keys() != {"requests"}:
         raise bad_input("a batch has 'requests', and nothing else")
-    requests = body["requests"]
+    requests = body.get("requests")
     if not isinstance(requests, list) or not all(isinstance(item, dict) for item in requests):
         raise bad_input("'/requests' must be array of objects")
     if not requests:
@@ -122,7 +134,7 @@ def batch_items(body: Json, model: str) -> Iterator[tuple[EmbeddingRequest, str 
         if not isinstance(reference, str | None):
             raise bad_input(f"'{place}/external_reference' must be string")
         asked = {name: value for name, value in item.items() if name != "external_reference"}
-        yield _embedding_request(asked, model, place), reference
+        yield _embedding_request(asked, model, place, strict=strict), reference
 
 
 def request_from_openai_texts(body: Json) -> EmbeddingRequest:
@@ -131,14 +143,19 @@ def request_from_openai_texts(body: Json) -> EmbeddingRequest:
     Raises:
         WireError: it can't be served (5006).
     """
-    asked = {"input": body["input"]} if "input" in body else {}
-    _check(asked, _INPUT, required="input")
-    return EmbeddingRequest(_texts(asked["input"], "/input"), EMBEDDING_CATALOG[body["model"]])
+    card = EMBEDDING_CATALOG[body["model"]]
+    # To OpenAI's clients, a null is the same as nothing.
+    sent = {name: value for name, value in body.items() if value is not None}
+    asked = _checked(sent, _INPUT, required="input", strict=False)
+    size = int(asked["dimensions"]) if "dimensions" in asked else None
+    if size is not None and size > card.dimensions:
+        raise bad_input(f"'/dimensions' must be <= {card.dimensions}")
+    return EmbeddingRequest(_texts(asked["input"], "/input"), card, dimensions=size)
 
 
-def _embedding_request(body: Json, model: str, place: str = "") -> EmbeddingRequest:
+def _embedding_request(body: Json, model: str, place: str = "", *, strict: bool) -> EmbeddingRequest:
     long_reader = model == _LONG_READER
-    _check(body, _LONG_TEXTS if long_reader else _TEXTS, required="text", place=place)
+    body = _checked(body, _LONG_TEXTS if long_reader else _TEXTS, required="text", place=place, strict=strict)
     return EmbeddingRequest(
         _texts(body["text"], f"{place}/text"),
         EMBEDDING_CATALOG[model],
@@ -147,21 +164,32 @@ def _embedding_request(body: Json, model: str, place: str = "") -> EmbeddingRequ
     )
 
 
-def _rerank_request(body: Json) -> RerankRequest:
-    _check(body, _CONTEXTS, required="query contexts")
+def _rerank_request(body: Json, *, strict: bool) -> RerankRequest:
+    body = _checked(body, _CONTEXTS, required="query contexts", strict=strict)
     if not body["contexts"]:
         raise bad_input("'/contexts' must NOT have fewer than 1 items")
     top_k = int(body["top_k"]) if "top_k" in body else None  # to JSON Schema, 2.0 is an integer, too
     return RerankRequest(body["query"], tuple(context["text"] for context in body["contexts"]), top_k)
 
 
-def _check(body: Json, fields: Mapping[str, Any], *, required: str, place: str = "") -> None:
+def _checked(body: Json, fields: Mapping[str, Any], *, required: str, place: str = "", strict: bool) -> Json:
+    """The part of a body that has these fields."""
     # What is missing is told first: a prompt for an embedding model is a body without a text.
     schema = {"type": "object", "properties": fields, "required": required.split()}
     check_with(Draft202012Validator(schema), body, place)
     unknown = body.keys() - fields.keys()
-    if unknown:
+    if strict and unknown:
         raise bad_input(f"'{place}/{min(unknown)}' is not a field of this model's input")
+    return {name: value for name, value in body.items() if name in fields}
+
+
+def _shortened(row: list[float], size: int) -> list[float]:
+    """The first numbers of a vector, at the length that it had, as OpenAI shortens its own."""
+    if len(row) <= size:
+        return row
+    part = row[:size]
+    length = math.hypot(*part)
+    return [number * math.hypot(*row) / length for number in part] if length else part
 
 
 def _texts(given: str | list[str], place: str) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +33,12 @@ class Embeddings:
     Args:
         desk: Who knows what is under way.
         embedder: The caller's own, in place of MiniLM.
+        strict: Fields that the published schemas don't list are refused.
     """
 
-    def __init__(self, desk: Desk, embedder: Embedder | None) -> None:
+    def __init__(self, desk: Desk, embedder: Embedder | None, *, strict: bool) -> None:
         self._desk = desk
+        self._strict = strict
         self._seat = Seat(embedder)
 
     @staticmethod
@@ -54,8 +58,8 @@ class Embeddings:
         Raises:
             WireError: the model can't be asked that (5006).
         """
-        wanted = request_from_texts(body, model)
-        busy = bool(body.get("options", {}).get("rejectIfBusy"))
+        wanted = request_from_texts(body, model, strict=self._strict)
+        busy = bool((body.get("options") or {}).get("rejectIfBusy"))
         return _Computed(
             self._desk, record, self._seat, wanted, _native(manner), tell=manner.error, reject_if_busy=busy
         )
@@ -72,7 +76,8 @@ class Embeddings:
         if model not in EMBEDDING_CATALOG:
             raise WireError(400, 5007, f"No such model {model} or task")
         wanted = request_from_openai_texts(body)
-        return _Computed(self._desk, record, self._seat, wanted, _openai(model), tell=openai_error)
+        write = _openai(model, in_base64=body.get("encoding_format") == "base64")
+        return _Computed(self._desk, record, self._seat, wanted, write, tell=openai_error)
 
     def items(self, body: Json, model: str) -> list[Item]:
         """The items of a batch.
@@ -80,7 +85,10 @@ class Embeddings:
         Raises:
             WireError: the body is none, or the model takes none (5006).
         """
-        return [Item(self._work_of(wanted), reference) for wanted, reference in batch_items(body, model)]
+        return [
+            Item(self._work_of(wanted), reference)
+            for wanted, reference in batch_items(body, model, strict=self._strict)
+        ]
 
     def _work_of(self, wanted: EmbeddingRequest) -> Callable[[], Any]:
         async def work() -> tuple[Json, tuple[int, int]]:
@@ -125,10 +133,16 @@ def _native(manner: Manner) -> Writer:
     return lambda result, read: manner.result(result, read.notes)
 
 
-def _openai(model: str) -> Writer:
+def _openai(model: str, *, in_base64: bool) -> Writer:
     def written(result: Json, read: Read) -> Json:
-        rows = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(result["data"])]
+        vectors = map(_base64, result["data"]) if in_base64 else result["data"]
+        rows = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(vectors)]
         usage = {"prompt_tokens": read.tokens, "total_tokens": read.tokens}
         return {"object": "list", "data": rows, "model": model, "usage": usage}
 
     return written
+
+
+def _base64(row: list[float]) -> str:
+    """A vector as OpenAI's clients ask for it by themselves: 32-bit numbers, the lowest byte first."""
+    return base64.b64encode(struct.pack(f"<{len(row)}f", *row)).decode()

@@ -21,6 +21,7 @@ from workersai.local.wire import ray
 # Cloudflare's page on caching: what is kept under a key of one's own, without a time.
 _DEFAULT_TTL = 300.0
 _MOST_REPLIES = 1_000
+_MOST_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -31,6 +32,11 @@ class _Reply:
     messages: list[Message] = field(default_factory=list)
 
     @property
+    def size(self) -> int:
+        """The bytes of its body."""
+        return sum(len(message.get("body", b"")) for message in self.messages)
+
+    @property
     def succeeded(self) -> bool:
         """Whether it is an answer, and whole."""
         first, last = self.messages[0], self.messages[-1]
@@ -39,7 +45,7 @@ class _Reply:
 
 
 class GatewayCache:
-    """The cache of all gateways of the server.
+    """The cache of all gateways of the server: the last 1,000 replies, or fewer if they take more than 64 MiB.
 
     Args:
         clock: Tells the time in seconds.
@@ -48,6 +54,7 @@ class GatewayCache:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._replies: MutableMapping[str, _Reply] = {}
+        self._bytes = 0
 
     async def answer(
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, content: bytes | None, record: RequestRecord
@@ -78,10 +85,15 @@ class GatewayCache:
         await app(scope, receive, _telling(keeping, [*told, _status(b"MISS")]))
 
     def _keep(self, key: str, reply: _Reply) -> None:
-        self._replies.pop(key, None)
+        self._drop(key)
         self._replies[key] = reply
-        while len(self._replies) > _MOST_REPLIES:
-            del self._replies[next(iter(self._replies))]
+        self._bytes += reply.size
+        while len(self._replies) > _MOST_REPLIES or self._bytes > _MOST_BYTES:
+            self._drop(next(iter(self._replies)))
+
+    def _drop(self, key: str) -> None:
+        dropped = self._replies.pop(key, None)
+        self._bytes -= dropped.size if dropped else 0
 
 
 def _key(request: Request, content: bytes | None) -> str:

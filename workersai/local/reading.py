@@ -16,7 +16,7 @@ _ANY_OBJECT = {"type": "object"}
 def request_from_body(
     body: Mapping[str, Any], *, model: str, session_affinity: bool = False, stop: tuple[str, ...] = ()
 ) -> GenerationRequest:
-    """What ``body``, which has passed :func:`~workersai.local.validation.check_run_body`, asks for."""
+    """What ``body``, which has passed :func:`~workersai.local.validation.run_body`, asks for."""
     return GenerationRequest(
         messages=tuple(_message(message) for message in body.get("messages", ())),
         prompt=body.get("prompt"),

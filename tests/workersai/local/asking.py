@@ -142,7 +142,7 @@ def request_bytes(
     """A request after which the connection is to be closed; the path is that of a run unless another is given."""
     path = path or httpx.URL(run_url(server)).path
     head = (
-        f"{method} {path} HTTP/1.1\r\nHost: local\r\nConnection: close\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         f"Authorization: Bearer {server.api_token}\r\n{headers or f'Content-Length: {len(body)}{chr(13)}{chr(10)}'}\r\n"
     )
     return head.encode("latin-1") + body

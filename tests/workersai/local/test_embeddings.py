@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import math
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -140,7 +142,7 @@ def test_a_text_that_is_cut_is_told_in_a_header_and_in_the_envelope(server: Loca
 @pytest.mark.model
 def test_openais_shape_holds_the_same_vectors(server: LocalServer) -> None:
     texts = ["one", "two words"]
-    body = twin(server, {"model": BASE, "input": texts, "encoding_format": "base64", "user": "me"}).json()
+    body = twin(server, {"model": BASE, "input": texts, "encoding_format": "float", "user": "me"}).json()
     assert [entry["embedding"] for entry in body["data"]] == result_of(ask(server, {"text": texts}))["data"]
     assert [(entry["object"], entry["index"]) for entry in body["data"]] == [("embedding", 0), ("embedding", 1)]
     assert (body["object"], body["model"]) == ("list", BASE)
@@ -410,3 +412,58 @@ def test_the_catalogue_lists_the_models_with_their_tasks(lengths: LocalServer) -
     assert found[BASE]["async_queue"] == "true"
     assert "output_dimensions" not in found[RERANKER]
     assert found[RERANKER]["price"] == [{"unit": "per M input tokens", "price": 0.0031, "currency": "USD"}]
+
+
+def floats_of(text: str) -> list[float]:
+    content = base64.b64decode(text)
+    return [*struct.unpack(f"<{len(content) // 4}f", content)]
+
+
+def test_openais_shape_in_base64_holds_the_same_numbers() -> None:
+    with LocalServer("no text", embedder=Lengths()) as server:
+        written = twin(server, {"model": BASE, "input": ["one", "three"], "encoding_format": "base64"}).json()["data"]
+        assert [floats_of(entry["embedding"])[:3] for entry in written] == [[3.0, 1.0, 0.0], [5.0, 1.0, 0.0]]
+        assert [len(floats_of(entry["embedding"])) for entry in written] == [EMBEDDING_CATALOG[BASE].dimensions] * 2
+        assert written[0].keys() == {"object", "index", "embedding"}
+
+
+class Long:
+    """A vector of 3, 4 and zeros, of length 5."""
+
+    def embed(self, texts: Sequence[str], pooling: Pooling) -> list[list[float]]:
+        return [[3.0, 4.0, 0.0, 0.0] for _ in texts]
+
+
+@pytest.mark.parametrize(("size", "vector"), [(1, [5.0]), (2, [3.0, 4.0]), (6, [3.0, 4.0, 0.0, 0.0, 0.0, 0.0])])
+@pytest.mark.parametrize("encoding", ["float", "base64", None])
+def test_openais_shape_has_as_many_dimensions_as_are_asked_for(
+    size: int, vector: list[float], encoding: str | None
+) -> None:
+    with LocalServer("no text", embedder=Long()) as server:
+        body = {"model": BASE, "input": "text", "dimensions": size, "encoding_format": encoding}
+        (entry,) = twin(server, body).json()["data"]
+        found = floats_of(entry["embedding"]) if encoding == "base64" else entry["embedding"]
+        assert found == pytest.approx(vector)
+
+
+@pytest.mark.model
+def test_a_shortened_vector_keeps_its_length(server: LocalServer) -> None:
+    (entry,) = twin(server, {"model": BASE, "input": "one", "dimensions": 100}).json()["data"]
+    assert len(entry["embedding"]) == 100
+    assert math.hypot(*entry["embedding"]) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"dimensions": 0}, "'/dimensions' must be >= 1"),
+        ({"dimensions": 100_000}, "'/dimensions' must be <= 768"),
+        ({"dimensions": "5"}, "'/dimensions' must be integer"),
+        ({"encoding_format": "hex"}, "'/encoding_format' must be equal to one of the allowed values"),
+    ],
+)
+def test_an_encoding_or_a_size_that_there_is_not_is_refused(fields: dict[str, Any], words: str) -> None:
+    with LocalServer("no text", embedder=Long()) as server:
+        response = twin(server, {"model": BASE, "input": "text", **fields})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, 5006)
+    assert words in response.json()["error"]["message"]

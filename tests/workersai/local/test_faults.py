@@ -109,9 +109,10 @@ def test_what_stalls_takes_no_seat_from_the_others() -> None:
 def test_a_refusal_stalls_too_until_the_client_leaves(faulty: Faulty) -> None:
     for fault in ("stall", "stall:5"):
         server = faulty(fault)
-        url = f"{server.base_url}/accounts/another/ai/run/{MODEL}"
+        url = f"{server.base_url}/accounts/{server.account_id}/ai/run/{MODEL}"
+        token = {"authorization": f"Bearer {server.api_token}"}
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, json={"prompt": "hi"}, timeout=0.2)
+            httpx.post(url, json={"prompt": 7}, headers=token, timeout=0.2)
         assert server.requests[0].wait() == "disconnected"
 
 

@@ -97,7 +97,7 @@ def test_a_refusal_is_not_kept_and_another_token_gets_nothing(serve: Serve) -> N
     server = serve([Refusal(3040, "busy", 429), "fine"])
     assert statuses(ask(server, CACHED), ask(server, CACHED), ask(server, CACHED)) == ["MISS", "MISS", "HIT"]
     stranger = ask(server, CACHED, token="wrong")
-    assert (stranger.status_code, statuses(stranger)) == (401, ["MISS"])
+    assert (stranger.status_code, statuses(stranger)) == (401, [None])
 
 
 def test_a_stream_that_failed_halfway_is_not_kept(serve: Serve) -> None:
@@ -130,7 +130,7 @@ def test_a_reply_is_kept_for_its_time() -> None:
 
     told = []
     for clock[0] in (0.0, 59.0, 60.0, 119.0, 120.0):
-        record = RequestRecord(Request(scope()), None)
+        record = RequestRecord(Request(scope()), None, 0)
         asyncio.run(cache.answer(app, scope(), receive, send, b"{}", record))
         told.append((dict(sent[-2]["headers"])[b"cf-aig-cache-status"], sent[-1]["body"]))
     assert told == [
@@ -140,3 +140,11 @@ def test_a_reply_is_kept_for_its_time() -> None:
         (b"HIT", b"at 60"),
         (b"MISS", b"at 120"),
     ]
+
+
+def test_the_cache_keeps_so_many_bytes(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workersai.local.gateway._MOST_BYTES", 5_000)
+    server = serve(lambda request: f"{request.prompt} " + "a" * 2_000)
+    bodies = [{"prompt": text} for text in ("one", "two", "three")]
+    replies = [ask(server, CACHED, body) for body in (*bodies, *reversed(bodies))]
+    assert statuses(*replies) == ["MISS", "MISS", "MISS", "HIT", "HIT", "MISS"]

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import Serve
 from tests.workersai.local.asking import MESSAGES, MODEL, VERIFY, bearer, chat, events_of, post, twin_url
+from workersai.catalog import CATALOG, EMBEDDING_CATALOG, RERANKER_CATALOG
 from workersai.local import Answer, CalledTool, LocalServer, Refusal
 from workersai.local.engine import GenerationRequest, Usage
 
@@ -237,3 +238,14 @@ def test_the_catalogue_is_not_open_to_strangers(echo: LocalServer) -> None:
     url = f"{echo.base_url}/accounts/{echo.account_id}/ai/models/search"
     assert httpx.get(url, verify=VERIFY).status_code == 401
     assert httpx.head(url, headers=bearer(echo), verify=VERIFY).status_code == 200
+
+
+def test_openais_clients_can_list_the_models(echo: LocalServer) -> None:
+    url = f"{echo.base_url}/accounts/{echo.account_id}/ai/v1/models"
+    body = httpx.get(url, headers=bearer(echo), verify=VERIFY).json()
+    assert (body.keys(), body["object"]) == ({"object", "data"}, "list")
+    assert {entry["id"] for entry in body["data"]} == {*CATALOG, *EMBEDDING_CATALOG, *RERANKER_CATALOG}
+    (model,) = [entry for entry in body["data"] if entry["id"] == MODEL]
+    assert model == {"id": MODEL, "object": "model", "created": 0, "owned_by": "meta"}
+    refused = httpx.get(url, verify=VERIFY)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, 10000)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workersai import errors
-from workersai.local.validation import check_batch_body
+from workersai.local.batch_bodies import batch_body
 from workersai.protocol.batch import (
     batch_reply_of,
     bytes_of,
@@ -69,7 +69,7 @@ def test_a_conversation_becomes_one_prompt(messages: list[dict[str, str]], promp
 def test_what_fits_is_an_item_that_the_schema_takes(body: dict[str, Any], reference: str) -> None:
     if unfit_for_batch(body) is None:
         item = item_of(body, reference)
-        check_batch_body({"requests": [json.loads(item)]})
+        batch_body({"requests": [json.loads(item)]}, strict=True)
         assert bytes_of(item) == len(item.encode()) + 1
     else:
         assert body.keys() & {"top_k", "raw", "frequency_penalty", "presence_penalty"}
