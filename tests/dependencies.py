@@ -69,19 +69,26 @@ def requirements_by_extra() -> dict[str, list[Requirement]]:
     return {extra: [Requirement(line) for line in lines] for extra, lines in groups.items()}
 
 
-def declared_in(*extras: str) -> set[str]:
-    """The distributions that the base and these extras declare, with the extras that they include."""
-    found: set[str] = set()
+def requirements_with(*extras: str) -> list[Requirement]:
+    """The requirements of the base and of these extras, with those of the extras that they include."""
+    found: list[Requirement] = []
     waiting, seen = ["", *extras], set[str]()
     while waiting:
         extra = waiting.pop()
+        if extra in seen:
+            continue
         seen.add(extra)
         for requirement in requirements_by_extra()[extra]:
             if requirement.name == read_project()["name"]:
-                waiting += requirement.extras - seen
+                waiting += requirement.extras
             else:
-                found.add(canonicalize_name(requirement.name))
+                found.append(requirement)
     return found
+
+
+def declared_in(*extras: str) -> set[str]:
+    """The names of the distributions in :func:`requirements_with`."""
+    return {canonicalize_name(requirement.name) for requirement in requirements_with(*extras)}
 
 
 def extras_for(module: str) -> tuple[str, ...]:
