@@ -72,12 +72,23 @@ def _typed_dict(source: Any, path: _Path) -> Any:
         cycle = " -> ".join(each.__name__ for each in (*path[path.index(source) :], source))
         raise BadRequestError(f"the schema refers to itself ({cycle}), and the service takes no recursive schema")
     fields = {
-        name: _field(hint, required=name in source.__required_keys__, path=(*path, source))
+        name: _field(hint, required=_is_required(hint, name in source.__required_keys__), path=(*path, source))
         for name, hint in get_type_hints(source, include_extras=True).items()
     }
     made = _TYPED_DICT(source.__name__, fields)
     made.__doc__ = source.__doc__
     return made
+
+
+def _is_required(hint: Any, otherwise: bool) -> bool:  # noqa: FBT001 - what the class says
+    """Whether a field is required, by its own mark if it has one.
+
+    The class doesn't know a mark in an annotation that is a string, nor on Python 3.10 that of ``typing_extensions``.
+    """
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    mark = get_origin(hint)
+    return mark is Required if mark in (Required, NotRequired) else otherwise
 
 
 def _field(hint: Any, *, required: bool, path: _Path) -> Any:
