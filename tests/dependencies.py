@@ -49,6 +49,9 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 
+# Python 3.10 doesn't list what came into the standard library later.
+_STANDARD = sys.stdlib_module_names | {"tomllib"}
+
 # Calls whose first argument is the name of a module.
 _IMPORTING = {"__import__", "find_spec", "import_module", "importorskip"}
 
@@ -127,7 +130,7 @@ def _module_argument(call: ast.Call) -> str | None:
 def distribution_for(module: str) -> str | None:
     """The distribution that a dotted name is imported from, or None for the standard library and our own code."""
     top = module.split(".", maxsplit=1)[0]
-    if top in sys.stdlib_module_names or top in (*PACKAGES, *AROUND):
+    if top in _STANDARD or top in (*PACKAGES, *AROUND):
         return None
     known = [name for name in DISTRIBUTIONS if f"{module}.".startswith(f"{name}.")]
     return canonicalize_name(DISTRIBUTIONS[max(known, key=len)] if known else top)
