@@ -16,7 +16,7 @@ BENCH := benchmarks/.venv
 # The oldest versions that pyproject.toml allows have theirs, too.
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types unit slow clean
+.PHONY: demo test test-lowest test-pythons test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types unit slow clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
@@ -24,7 +24,11 @@ demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 test: $(READY) lint types docs unit slow  ## what CI runs
 
 test-lowest: $(LOWEST)/.ready  ## the tests with the oldest versions of libraries that are allowed: six minutes
+	@$(LOWEST)/bin/python -m tests.dependencies
 	$(LOWEST)/bin/pytest -n 2 --dist worksteal --ignore tests/test_benchmarks.py  # pyarrow 17 has "benchmarks" of its own
+
+test-pythons: $(READY)  ## the tests on each supported Python of this machine (3.10 to 3.14): five minutes each
+	@$(BIN)/python -m tests.pythons $(WEIGHTS)
 
 fuzz: $(READY)  ## 220,000 random streams, replies, texts and schemas; the tests run some of them, too
 	$(BIN)/pytest tests/fuzz -n 2 --hypothesis-profile=fuzz
@@ -103,4 +107,4 @@ $(LOWEST)/.ready: pyproject.toml Makefile
 	@touch $(LOWEST)/.ready
 
 clean:
-	rm -rf $(VENV) $(BENCH) $(LOWEST) .node examples/worker/node_modules examples/worker/dist dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* $(BENCH) $(LOWEST) .node examples/worker/node_modules examples/worker/dist dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

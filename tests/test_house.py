@@ -119,3 +119,17 @@ def test_an_init_holds_imports_and_a_sorted_all_only(path: Path) -> None:
     tree = ast.parse(path.read_text())
     for node in tree.body[1:]:
         assert isinstance(node, ast.Import | ast.ImportFrom | ast.Assign), path
+
+
+def test_each_class_variable_has_its_type() -> None:
+    """Pydantic on Python 3.10 takes a plain ClassVar in a string for a field or a private attribute."""
+    plain: list[str] = []
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+        plain += [
+            f"{name_of(path)}, line {annotation.lineno}"
+            for annotation in annotations
+            if ast.unparse(annotation).strip("'\"") in {"ClassVar", "typing.ClassVar"}
+        ]
+    assert not plain

@@ -152,7 +152,7 @@ class Connected(RequestOptions):
 class ConnectedModel(CallOptions, Connected):
     """The same for a model that generates text."""
 
-    _of_a_call: ClassVar = CallOptions
+    _of_a_call: ClassVar[type[RequestOptions]] = CallOptions
 
 
 class ConnectedEmbedder(EmbeddingOptions, Connected):
@@ -162,7 +162,7 @@ class ConnectedEmbedder(EmbeddingOptions, Connected):
     """Put before each query, and before no document. The English bge models were trained with
     ``"Represent this sentence for searching relevant passages: "``; version 1.5 needs it less, as its page says."""
 
-    _of_a_call: ClassVar = EmbeddingOptions
+    _of_a_call: ClassVar[type[RequestOptions]] = EmbeddingOptions
 
     @property
     def dimensions(self) -> int | None:
@@ -180,4 +180,4 @@ class ConnectedReranker(RerankOptions, Connected):
     top_n: Annotated[int | None, Field(ge=1)] = 3
     """How many documents to give back, the best ones; 3 by default, None for all."""
 
-    _of_a_call: ClassVar = RerankOptions
+    _of_a_call: ClassVar[type[RequestOptions]] = RerankOptions

@@ -1,6 +1,7 @@
 """session_affinity="auto" through LangChain: LangGraph's thread is the conversation, and else its beginning."""
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langchain_workersai import ChatWorkersAI
-from tests.langchain_workersai.face import Face
+from tests.langchain_workersai.face import AsyncFace, Face
 from tests.support import Serve, connection
 from workersai.local import Answer, LocalServer
 from workersai.local.engine import CalledTool, GenerationRequest
@@ -49,6 +50,8 @@ def calling_once_a_turn(request: GenerationRequest) -> Answer:
 def test_all_requests_of_a_thread_have_one_id_and_another_thread_another(
     face: Face, serve: Serve, streamed: bool
 ) -> None:
+    if sys.version_info < (3, 11) and isinstance(face, AsyncFace):
+        pytest.skip("on Python 3.10 an async node of LangGraph doesn't pass on its configuration")
     server = serve(calling_once_a_turn)
     agent: Any = create_agent(auto(server, streaming=streamed), [get_weather], checkpointer=InMemorySaver())
     for config in (ANN, BOB, ANN):

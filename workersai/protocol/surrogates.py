@@ -13,6 +13,8 @@ from typing import Any
 from pydantic_core import from_json
 
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+# As deep as Pydantic's parser reads. Python's own depends on its version and on how deep the caller's stack is.
+_DEEPEST = 201
 
 
 def value_of(data: bytes, *, allow_inf_nan: bool = True) -> tuple[Any, bool]:
@@ -32,7 +34,24 @@ def value_of(data: bytes, *, allow_inf_nan: bool = True) -> tuple[Any, bool]:
             json.dumps(value, allow_nan=False)
     except RecursionError:
         raise ValueError("nested too deep") from None
+    if _is_deeper(value, _DEEPEST):
+        raise ValueError("nested too deep")
     return value, True
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether a value is nested in more than this many levels, the innermost text or number being one of them."""
+    level = [value]
+    for _ in range(levels):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, list | dict)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def whole_value_of(data: bytes, *, allow_inf_nan: bool = True) -> Any:

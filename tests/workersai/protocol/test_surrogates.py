@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from workersai.errors import QuotaExceededError, ServerError
 from workersai.protocol.reply import Asked, ReplyHead, completion_from_body, error_from_body
 from workersai.protocol.stream import StreamReader
-from workersai.protocol.surrogates import Halves, repaired, value_of
+from workersai.protocol.surrogates import Halves, repaired, value_of, whole_value_of
 from workersai.protocol.tool_calls import call_from_text
 from workersai.protocol.values import Completion, InvalidToolCall, ToolCall
 
@@ -88,6 +88,17 @@ def test_a_nested_reply_with_a_half_is_an_error_of_ours() -> None:
     reader.feed(b'data: {"response":"\\ud800","x":%s}\n\n' % nested)
     with pytest.raises(ServerError):
         reader.close()
+
+
+@pytest.mark.parametrize("text", [b'"x"', b'"\\ud800"'])
+def test_a_half_makes_no_difference_to_how_deep_a_value_may_be(text: bytes) -> None:
+    assert whole_value_of(b"[" * 200 + text + b"]" * 200)
+    with pytest.raises(ValueError, match=r"nested too deep|recursion limit"):
+        whole_value_of(b"[" * 201 + text + b"]" * 201)
+    emptied = b"[" + text + b"," + b"[" * 200 + b"]" * 200 + b"]"
+    assert whole_value_of(emptied)
+    with pytest.raises(ValueError, match=r"nested too deep|recursion limit"):
+        whole_value_of(b"[" + emptied + b"]")
 
 
 def test_a_blank_behind_the_end_of_a_stream_is_nothing() -> None:

@@ -136,6 +136,28 @@ def test_a_field_of_a_typeddict_is_required_as_it_says_itself(source: type) -> N
     assert mode.wire["json_schema"]["properties"] == PARAMETERS["properties"]
 
 
+class Parcel(typing.TypedDict, total=False):
+    weight: "te.Required[float]"
+    sender: "Annotated[te.Required[str], 'Who sent it.']"
+    note: "te.NotRequired[str]"
+    colour: str
+
+
+def test_a_typeddict_whose_annotations_are_strings_has_its_required_fields() -> None:
+    (tool,) = body(offer_of([Parcel], None))["tools"]
+    assert tool["function"]["parameters"]["required"] == ["weight", "sender"]
+
+
+class Letter(typing.TypedDict):
+    text: str
+    stamp: "te.NotRequired[str]"
+
+
+def test_a_field_that_a_string_marks_as_not_required_is_not() -> None:
+    (tool,) = body(offer_of([Letter], None))["tools"]
+    assert tool["function"]["parameters"]["required"] == ["text"]
+
+
 class Tree(te.TypedDict):
     branches: "list[Branch]"
 
