@@ -109,8 +109,8 @@ def leave_the_line() -> list[int]:
 
 
 async def _waiting(limiter: SharedLimiter, wanted: int) -> int:
-    """How many wait, once it is as many as wanted, or after some seconds."""
-    for _ in range(100):
+    """How many wait, once it is as many as wanted, or after five minutes."""
+    for _ in range(6_000):
         count: int = await limiter._turns.__ray_call__.remote(lambda turns: len(turns._limiter._waiting))
         if count == wanted:
             break

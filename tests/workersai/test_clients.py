@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import Driver, Serve, connection
+from tests.support import PATIENCE, Driver, Serve, connection
 from workersai import AsyncClient, Client, Message, Usage, errors
 from workersai.local.engine import CalledTool, RawReply
 from workersai.local.scripted import Answer, Gate, Refusal
@@ -364,7 +364,7 @@ def test_an_environment_that_cannot_be_used_is_told_by_its_variables(name: str) 
         "else: raise SystemExit('no error')\n"
     )
     value = {"SSL_CERT_FILE": "/no/such/file", "ALL_PROXY": "socks9://nowhere"}[name]
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, name: value}, timeout=60, check=True)  # noqa: S603
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, name: value}, timeout=PATIENCE, check=True)  # noqa: S603
 
 
 def test_a_stream_that_begins_after_closing_is_refused(serve: Serve) -> None:
@@ -415,7 +415,7 @@ def test_a_proxy_in_the_environment_is_honoured(driver: Driver, monkeypatch: pyt
         monkeypatch.setenv("NO_PROXY", "")
         settings: dict[str, Any] = {"base_url": "https://service.test/v4", "account_id": "a", "api_token": "s3cret"}
         with pytest.raises(errors.APIConnectionError, match="a proxy's setting"):
-            driver.run(settings | {"max_retries": 0}, "hi", deadline=60)
+            driver.run(settings | {"max_retries": 0}, "hi", deadline=PATIENCE)
         proxy.join()
     (request,) = asked
     assert request.startswith(b"CONNECT service.test:443 HTTP/1.1")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Serve, connection
+from tests.support import PATIENCE, Serve, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from tests.workersai.batch.test_jobs import BOTH, batches_at, by_index, echo
 from workersai import AsyncClient, Client, CostTracker, Message, RateLimit, errors
@@ -77,13 +77,13 @@ def test_a_wrong_address_ends_no_batch_that_is_paid_for(jobs: JobDriver, tmp_pat
 
 def test_calls_that_wait_for_their_turn_are_not_sent_once_a_job_is_closed(serve: Serve) -> None:
     server = serve(echo)
-    limit = RateLimit(calls=5, seconds=0.5, name="left")
+    limit = RateLimit(calls=5, seconds=3_600, name="left")
     with Client(**connection(server)) as client:
         with client.batch(map(str, range(100)), mode="calls", rate_limit=limit) as job:
             next(job)
         for thread in threading.enumerate():
             if thread.name.startswith("workersai-batch"):
-                thread.join(20)
+                thread.join(PATIENCE)
         assert len(server.requests) <= 5
 
 
