@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,7 @@ def test_a_batch_that_was_noted_is_not_sent_twice(serve: Serve, tmp_path: Path) 
     with worker(server, ["a", "b"], journal=str(journal), mode="batch") as process:
         while not journal.exists() or progress_of(journal).parts == 0:
             assert process.poll() is None
+            time.sleep(0.01)
         process.kill()
     gate.open()
     with Client(**connection(server)) as client:
@@ -104,6 +106,7 @@ def test_a_batch_that_was_being_sent_is_told_as_unclear(tmp_path: Path, caplog: 
     ):
         while not server.requests:
             assert process.poll() is None
+            time.sleep(0.01)
         process.kill()
         process.wait()
         with Client(**connection(server)) as client:
