@@ -23,7 +23,7 @@ from workersai.protocol.values import InvalidToolCall
 
 SETTINGS = Settings(account_id="acc", api_token="tok")
 SCHEMA = json.loads(files("workersai.local").joinpath("llama-3.3-70b-instruct-fp8-fast.schema.json").read_text())
-PROMPT, MESSAGES = map(jsonschema.Draft202012Validator, SCHEMA["input"]["oneOf"])
+PROMPT, MESSAGES, *_ = map(jsonschema.Draft202012Validator, SCHEMA["input"]["oneOf"])
 NONE = {"type": "object", "properties": {}}
 
 
