@@ -84,7 +84,7 @@ def test_a_notebook_runs_unchanged_with_credentials_and_tells_what_failed(
     server = serve(only_lamps)
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("WORKERSAI_NOTEBOOK_ROWS", "20")
+    monkeypatch.setenv("WORKERSAI_NOTEBOOK_ROWS", "40")
     shown = [output.data for output in outputs(executed(EXTRACTION, tmp_path))]
     assert shown[0]["text/plain"] == f"Credentials are set: this runs on {server.base_url}."
     _, *mails = [record.body["messages"][-1]["content"] for record in server.requests]
