@@ -30,6 +30,8 @@ VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_BASE_U
 LONGEST = (
     "[extraction]",
     "test_ray.py",
+    "as_it_is_stored[",
+    "unchanged_with_credentials[",
     "test_main_job.py",
     "test_window.py",
     "test_benchmarks.py",
