@@ -16,12 +16,12 @@ BENCH := benchmarks/.venv
 # The oldest versions that pyproject.toml allows have theirs, too.
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest test-pythons test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types unit slow clean
+.PHONY: demo test test-lowest test-pythons test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types all-tests unit slow clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
 
-test: $(READY) lint types docs unit slow  ## what CI runs
+test: $(READY) lint types docs all-tests  ## what CI runs
 
 test-lowest: $(LOWEST)/.ready  ## the tests with the oldest versions of libraries that are allowed: six minutes
 	@$(LOWEST)/bin/python -m tests.dependencies
@@ -70,10 +70,13 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-unit: $(READY)
+all-tests: $(READY)  ## fast and slow in one run: what both need is made once, and neither of two processes waits long
+	$(BIN)/pytest -n 2 --dist worksteal -m ''
+
+unit: $(READY)  ## the fast ones alone
 	$(BIN)/pytest -n 2 --dist worksteal
 
-slow: $(READY)  ## the tests that take half a minute or more: the notebooks, and workers of Ray that are killed
+slow: $(READY)  ## those alone that take half a minute or more: the notebooks, and workers of Ray that are killed
 	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 format: $(READY)

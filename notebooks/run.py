@@ -21,8 +21,8 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parent
 NOTEBOOKS = tuple(sorted(FOLDER.glob("*.ipynb")))
 
-# The longest that one cell may take, in seconds.
-_PATIENCE = 300
+# The longest that one cell may take, in seconds: on a machine that is busy with other work, the model is slow.
+_PATIENCE = 1_800
 _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -41,7 +41,7 @@ def executed(path: Path, folder: Path) -> Any:
 
     Raises:
         CellExecutionError: a cell failed.
-        CellTimeoutError: a cell took longer than five minutes.
+        CellTimeoutError: a cell took longer than half an hour.
     """
     notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(

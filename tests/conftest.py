@@ -16,6 +16,9 @@ from workersai.local import LocalServer
 from workersai.local.engine import Event, GenerationRequest
 from workersai.local.smollm import SmolLM
 
+# How fast the machine is decides nothing: an example may take as long as it takes, and so may making one.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 # For ``make fuzz``; the tests of tests/fuzz take their share of it.
 settings.register_profile("fuzz", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -27,6 +30,8 @@ VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_BASE_U
 LONGEST = (
     "[extraction]",
     "test_ray.py",
+    "as_it_is_stored[",
+    "unchanged_with_credentials[",
     "test_main_job.py",
     "test_window.py",
     "test_benchmarks.py",

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from tests.support import PATIENCE
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
@@ -153,7 +155,7 @@ class Reader:
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             cwd=self.folder,
             check=False,
         )

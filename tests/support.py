@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, closing
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -18,6 +18,11 @@ from workersai.local.scripted import Script
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.request import Input, Request, input_body, run_request
 from workersai.protocol.tools import Offer
+
+T = TypeVar("T")
+
+PATIENCE = 300.0
+"""Seconds that end a test which would hang; a slow machine that is busy with other work comes nowhere near."""
 
 Serve = Callable[[Script], LocalServer]
 ServeLengths = Callable[[Faults | None], LocalServer]
@@ -42,6 +47,19 @@ def request_of(
     return run_request(
         settings, body, options, max_tokens=options.max_tokens, offer=offer, json_mode=json_mode, stream=stream
     )
+
+
+def outcome_in_time(attempt: Callable[[float], T], came: Callable[[T], bool]) -> T:
+    """The outcome of an attempt against a server that stalls, with a timeout that left time for what comes before.
+
+    An attempt lasts as long as its timeout, so the first is short. Longer ones follow only where ``came`` says that
+    the timeout was over too soon, before what the server does first had come through: on a machine that is busy.
+    """
+    for timeout in (0.3, 3.0):
+        outcome = attempt(timeout)
+        if came(outcome):
+            return outcome
+    return attempt(30.0)
 
 
 class Node(BaseModel):

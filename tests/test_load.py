@@ -4,27 +4,25 @@ import asyncio
 import gc
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.support import connection
+from tests.support import PATIENCE, connection
 from workersai import AsyncClient, Client, _cleanup, retries
 from workersai.errors import WorkersAIError
-from workersai.local import LocalServer
+from workersai.local import LocalServer, RequestRecord
 from workersai.local.engine import GenerationRequest
 from workersai.protocol.stream import StreamReader
 
 pytestmark = pytest.mark.load
 
 FAULTS = ["3040:0", "html:502", "cut", "stall", "cut:20", "event:3040"]
-OPTIONS: dict[str, Any] = {"timeout": 1.0, "max_retries": 2}
+STALLED = 0.5  # seconds, after which a call that meets a server that stalls tries again
 
 
 @pytest.fixture(autouse=True)
@@ -32,18 +30,30 @@ def _without_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_FIRST_BACKOFF", 0.01)
 
 
-def faulty() -> LocalServer:
-    """Echoes, and fails each tenth reply in one way after the other."""
-    numbers = count(1)
+def fault_of(index: int) -> str | None:
+    """What the first request of a call meets: each tenth meets something, as many streams as whole replies."""
+    return FAULTS[index // 20 % len(FAULTS)] if index % 20 in (0, 11) else None
 
-    def fault(_: object) -> str | None:
-        number = next(numbers)
-        return FAULTS[number // 10 % len(FAULTS)] if number % 10 == 0 else None
+
+def faulty() -> LocalServer:
+    """Echoes, and fails the first request of each tenth call in one way after the other."""
+    begun: set[int] = set()
+
+    def fault(record: RequestRecord) -> str | None:
+        index = int(record.body["prompt"])
+        fault = None if index in begun else fault_of(index)
+        if fault is not None:
+            begun.add(index)
+        return fault
 
     def echo(request: GenerationRequest) -> str:
         return f"answer to {request.prompt}"
 
     return LocalServer(echo, faults=fault)
+
+
+def options_for(index: int) -> dict[str, Any]:
+    return {"timeout": STALLED if fault_of(index) == "stall" else PATIENCE, "max_retries": 2}
 
 
 def outcome(call: Callable[[], str]) -> str:
@@ -61,8 +71,8 @@ async def calls(server: LocalServer, number: int, at_once: int) -> list[str]:
         async with seats:
             try:
                 if index % 2:
-                    return (await client.run(str(index), **OPTIONS)).text
-                return "".join([delta.text async for delta in client.stream(str(index), **OPTIONS)])
+                    return (await client.run(str(index), **options_for(index))).text
+                return "".join([delta.text async for delta in client.stream(str(index), **options_for(index))])
             except WorkersAIError as error:
                 return type(error).__name__
 
@@ -73,11 +83,14 @@ async def calls(server: LocalServer, number: int, at_once: int) -> list[str]:
 
 
 def check(outcomes: list[str]) -> None:
-    """Each call was answered with its own answer, or told of a failure; most that could be tried again were."""
-    for index, told in enumerate(outcomes):
-        assert told == f"answer to {index}" or told.endswith("Error"), told
-    counted = Counter(told for told in outcomes if told.endswith("Error"))
-    assert sum(counted.values()) < len(outcomes) / 20, counted
+    """Each call was answered with its own answer, but for streams that failed once a piece of them had come."""
+    for index, ended in enumerate(outcomes):
+        expected = {f"answer to {index}"}
+        if fault_of(index) == "event:3040" and index % 2 == 0:
+            expected = {"RateLimitError"}
+        if fault_of(index) == "stall":
+            expected.add("APITimeoutError")  # on a machine so slow that the other attempts took too long as well
+        assert ended in expected, (index, fault_of(index))
 
 
 def open_files() -> int:
@@ -118,7 +131,7 @@ def test_threads_that_share_a_client() -> None:
 
         def one(index: int) -> str:
             if index % 2:
-                return outcome(lambda: client.run(str(index), **OPTIONS).text)
-            return outcome(lambda: "".join(delta.text for delta in client.stream(str(index), **OPTIONS)))
+                return outcome(lambda: client.run(str(index), **options_for(index)).text)
+            return outcome(lambda: "".join(delta.text for delta in client.stream(str(index), **options_for(index))))
 
         check(list(pool.map(one, range(400))))

@@ -13,7 +13,7 @@ from llama_index.core.llms import ChatMessage
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.support import connection
+from tests.support import PATIENCE, connection
 from workersai.local import LocalServer
 
 pytestmark = pytest.mark.model
@@ -106,7 +106,7 @@ def test_the_demo_runs_against_what_the_environment_names(brief_smollm: LocalSer
         env={**os.environ, **brief_smollm.environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=True,
     )
     assert f"this runs on {brief_smollm.base_url}" in done.stdout

@@ -24,7 +24,7 @@ from tests.reliability import (
     Outcome,
     page,
 )
-from tests.support import connection
+from tests.support import PATIENCE, connection, outcome_in_time
 from workersai import errors, retries
 from workersai.errors import WorkersAIError
 from workersai.local import Answer, Gate, LocalServer
@@ -83,25 +83,25 @@ WAYS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 }
 
 
-def twice(call: Callable[[Any], Any], llm: Any) -> list[Any]:
-    """The outcome of a call that meets the fault, and of the one after it, on the same pool of connections."""
+def both(call: Callable[[Any], Any], llm: Any, later: Any) -> list[Any]:
+    """The outcome of a call that meets the fault, and of the later one, on the same pool of connections."""
 
-    async def both() -> list[Any]:
-        return [await awaited(), await awaited()]
+    async def awaited() -> list[Any]:
+        return [await awaited_one(llm), await awaited_one(later)]
 
-    async def awaited() -> Any:
+    async def awaited_one(model: Any) -> Any:
         try:
-            return await call(llm)
+            return await call(model)
         except WorkersAIError as error:
             return error
 
-    def told() -> Any:
+    def one(model: Any) -> Any:
         try:
-            return call(llm)
+            return call(model)
         except WorkersAIError as error:
             return error
 
-    return asyncio.run(both()) if asyncio.iscoroutinefunction(call) else [told(), told()]
+    return asyncio.run(awaited()) if asyncio.iscoroutinefunction(call) else [one(llm), one(later)]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -109,7 +109,10 @@ def twice(call: Callable[[Any], Any], llm: Any) -> list[Any]:
 def test_each_failure_is_told(case: Case, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_FIRST_BACKOFF", 0.0)
     expected = case.stream if way.endswith("stream") else case.whole
-    met = outcome(case, expected, way, timeout=30 if expected.in_time else 0.3)
+    if expected.in_time:
+        met = outcome(case, expected, way, timeout=PATIENCE)
+    else:
+        met = outcome_in_time(lambda timeout: outcome(case, expected, way, timeout=timeout), has_come(expected))
     if expected.error == ANSWER:
         assert met == TEXT
         return
@@ -128,7 +131,12 @@ def test_each_failure_is_told(case: Case, way: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("case", DEADLINE_CASES, ids=[case.fault for case in DEADLINE_CASES])
 def test_a_deadline_is_kept(case: Case, way: str) -> None:
     expected = case.stream if way.endswith("stream") else case.whole
-    met = outcome(case, expected, way, timeout=30, deadline=0.3)
+    if expected.in_time:
+        met = outcome(case, expected, way, timeout=PATIENCE, deadline=20)
+    else:
+        met = outcome_in_time(
+            lambda seconds: outcome(case, expected, way, timeout=PATIENCE, deadline=seconds), has_come(expected)
+        )
     check(met, expected, way)
     assert ("longer than its deadline" in str(met)) != expected.in_time
 
@@ -159,7 +167,8 @@ def outcome(case: Case, expected: Outcome, way: str, **bounds: float) -> Any:
     """What a call ends in that meets the fault each time; the next one must succeed."""
     model, call = WAYS[way]
     with LocalServer(lambda _: Answer(pieces=PIECES), faults=[case.fault] * expected.requests) as server:
-        met, after = twice(call, model(**connection(server), max_retries=MAX_RETRIES, **bounds))
+        patient = model(**connection(server))
+        met, after = both(call, model(**connection(server), max_retries=MAX_RETRIES, **bounds), patient)
         records = server.requests
         assert after == TEXT, "the next call is not harmed"
         assert len(records) == expected.requests + 1
@@ -168,6 +177,11 @@ def outcome(case: Case, expected: Outcome, way: str, **bounds: float) -> Any:
         for record in records:
             record.wait()  # the server has seen the end of each: none is left open
     return met
+
+
+def has_come(expected: Outcome) -> Callable[[Any], bool]:
+    """Whether the beginning of a reply that stalls was there before the end of the timeout."""
+    return lambda met: not expected.partial or bool(met.partial and met.partial.text)
 
 
 def check(met: Any, expected: Outcome, way: str) -> None:

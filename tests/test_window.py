@@ -45,7 +45,8 @@ def own_text(tokens: int) -> str:
     texts: list[str] = []
     for path in files * 10:
         texts.append(f"# {path.relative_to(ROOT)}\n\n{path.read_text()}\n")
-        if sum(map(count_tokens, texts)) > tokens:
+        tokens -= count_tokens(texts[-1])
+        if tokens < 0:
             return "".join(texts)
     raise AssertionError("too little text")
 
@@ -57,9 +58,9 @@ def tokens_in(text: str) -> list[int]:
 
 
 @cache
-def index_of_ten_windows(*, own_tokenizer: bool) -> SummaryIndex:
+def index_of_three_windows(*, own_tokenizer: bool) -> SummaryIndex:
     """Cut up by the tokenizer that is set: ours, or LlamaIndex's own."""
-    return SummaryIndex.from_documents([Document(text=own_text(10 * WINDOW))])
+    return SummaryIndex.from_documents([Document(text=own_text(3 * WINDOW))])
 
 
 def most_sent(server: LocalServer) -> int:
@@ -86,22 +87,24 @@ def tokens_of(body: dict[str, Any]) -> int:
         ("tree_summarize", None, False),
     ],
 )
-def test_a_query_over_ten_windows_of_text_fits_each_time(
+def test_a_query_over_three_windows_of_text_fits_each_time(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, mode: Any, max_tokens: int | None, own_tokenizer: bool
 ) -> None:
     server = serve(lambda _: "It is a client for Workers AI.")
     llm = WorkersAI(**connection(server), max_tokens=max_tokens)
     if own_tokenizer:
         monkeypatch.setattr(Settings, "tokenizer", tokens_in)
-    index = index_of_ten_windows(own_tokenizer=own_tokenizer)
+    index = index_of_three_windows(own_tokenizer=own_tokenizer)
     engine = index.as_query_engine(llm=llm, response_mode=mode)
     assert str(engine.query("What is this?")) == "It is a client for Workers AI."
     if mode == "tree_summarize":
         assert str(asyncio.run(engine.aquery("What is this?"))) == "It is a client for Workers AI."
-    assert len(server.requests) > 10
+    assert len(server.requests) > 3
     assert most_sent(server) <= WINDOW
     if mode != "refine":
-        assert most_sent(server) > 0.8 * WINDOW, "the window is used"
+        assert most_sent(server) > 0.75 * WINDOW, (
+            "the window is used, as far as LlamaIndex's count of single words lets it"
+        )
 
 
 @pytest.mark.usefixtures("_loop")
@@ -124,26 +127,26 @@ def with_tools(request: GenerationRequest) -> Answer | str:
     """A tool in every other turn, and an answer as long as the question."""
     if request.messages[-1].role == "user" and len(request.messages) % 4 == 0:
         return Answer(tool_calls=(CalledTool("look_up", {"what": "play"}),))
-    return Answer(text=f"Answer: {last_of(request)[:3_000]}")
+    return Answer(text=f"Answer: {last_of(request)[:9_000]}")
 
 
 @pytest.mark.parametrize("max_tokens", [None, 2_000])
-def test_a_langgraph_chat_of_sixty_turns_is_trimmed_and_keeps_its_system_message(
+def test_a_langgraph_chat_of_twenty_turns_is_trimmed_and_keeps_its_system_message(
     serve: Serve, max_tokens: int | None
 ) -> None:
     def look_up(what: str) -> str:
         """Looks something up."""
-        return f"{what}: {'all work and no ' * 300}"
+        return f"{what}: {'all work and no ' * 900}"
 
     server = serve(with_tools)
     llm = ChatWorkersAI(**connection(server), on_overflow="trim", max_tokens=max_tokens)
     agent: Any = create_agent(llm, [look_up], system_prompt="You are Jack.", checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}
-    for turn in range(60):
-        question = f"{turn}: {'All work and no play makes Jack a dull boy. ' * 60}"
+    for turn in range(20):
+        question = f"{turn}: {'All work and no play makes Jack a dull boy. ' * 180}"
         state = agent.invoke({"messages": [("user", question)]}, config)
     assert any(isinstance(message, ToolMessage) for message in state["messages"])
-    assert len(state["messages"]) >= 120, "the state keeps all of it"
+    assert len(state["messages"]) >= 40, "the state keeps all of it"
     trimmed = state["messages"][-1].response_metadata["trimmed"]
     assert trimmed["messages"][0] == 1, "what follows the system message"
     assert trimmed["tokens"] > WINDOW
@@ -152,7 +155,7 @@ def test_a_langgraph_chat_of_sixty_turns_is_trimmed_and_keeps_its_system_message
         assert (first["role"], first["content"]) == ("system", "You are Jack.")
         assert rest[0]["role"] == "user"
         assert tokens_of(record.body) <= WINDOW
-    assert "59: All work" in str([message["content"] for message in server.requests[-1].body["messages"]])
+    assert "19: All work" in str([message["content"] for message in server.requests[-1].body["messages"]])
 
 
 def test_langchain_trims_with_the_models_own_count(serve: Serve) -> None:

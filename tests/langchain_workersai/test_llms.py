@@ -21,7 +21,7 @@ from pydantic import SecretStr, ValidationError
 
 from langchain_workersai import ChatWorkersAI, WorkersAILLM
 from tests.langchain_workersai.face import Face
-from tests.support import Serve, connection
+from tests.support import PATIENCE, Serve, connection
 from workersai import DEFAULT_MODEL, CostTracker, RateLimit, count_tokens, errors
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest, RawReply, Usage
@@ -156,19 +156,19 @@ class Crowd:
 
 
 def test_several_prompts_are_asked_at_once_and_answered_in_order(face: Face, serve: Serve) -> None:
-    result = face.generated(text_model(serve(Crowd(4)), timeout=20, max_retries=0), list("abcd"))
+    result = face.generated(text_model(serve(Crowd(4)), timeout=PATIENCE, max_retries=0), list("abcd"))
     assert [generation.text for (generation,) in result.generations] == ["<a>", "<b>", "<c>", "<d>"]
     assert result.llm_output["token_usage"] == {
         "prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28, "cached_tokens": 0,
     }  # fmt: skip
-    batched = face.many(text_model(serve(Crowd(4)), timeout=20, max_retries=0), list("abcd"))
+    batched = face.many(text_model(serve(Crowd(4)), timeout=PATIENCE, max_retries=0), list("abcd"))
     assert batched == ["<a>", "<b>", "<c>", "<d>"]
 
 
 def test_at_most_32_prompts_of_one_generate_are_asked_at_once(face: Face) -> None:
     crowd = Crowd(32)
     with LocalServer(ScriptedEngine(crowd, slots=64)) as server:
-        model = text_model(server, timeout=20, max_retries=0)
+        model = text_model(server, timeout=PATIENCE, max_retries=0)
         result = face.generated(model, [str(number) for number in range(40)])
     assert [generation.text for (generation,) in result.generations] == [f"<{number}>" for number in range(40)]
     assert crowd.most == 32
@@ -176,7 +176,7 @@ def test_at_most_32_prompts_of_one_generate_are_asked_at_once(face: Face) -> Non
 
 def test_max_concurrency_bounds_a_batch(face: Face, serve: Serve) -> None:
     crowd = Crowd(2)
-    model = text_model(serve(crowd), timeout=20, max_retries=0)
+    model = text_model(serve(crowd), timeout=PATIENCE, max_retries=0)
     assert face.many(model, list("abcdefghi"), {"max_concurrency": 2}) == [f"<{prompt}>" for prompt in "abcdefghi"]
     assert crowd.most == 2
 
@@ -210,7 +210,7 @@ async def test_the_other_prompts_of_a_failed_generate_are_hung_up(serve: Serve) 
 
     server = serve(script)
     with pytest.raises(langchain.ModelInvalidRequestError):
-        await text_model(server, timeout=20, max_retries=0).agenerate(["long", "bad"])
+        await text_model(server, timeout=PATIENCE, max_retries=0).agenerate(["long", "bad"])
     (long,) = [record for record in server.requests if record.body["prompt"] == "long"]
     assert await asyncio.to_thread(long.wait) == "disconnected"
 

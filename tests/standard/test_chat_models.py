@@ -124,7 +124,7 @@ class TestIntegration(ChatModelIntegrationTests):
 
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
-        return {"temperature": 0, "max_tokens": 40, "timeout": 60, "stop": [], "max_retries": 2}
+        return {"temperature": 0, "max_tokens": 40, "timeout": 300, "stop": [], "max_retries": 2}
 
     @property
     def model_override_value(self) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,14 @@ def ask(source: str | list[dict[str, Any]], target: str, limit: list[Any], **arg
     return "done"
 
 
-def ask_by_turns(prompts: list[list[str]], limit: list[Any]) -> list[list[str]]:
-    """The answers of several workers at once, each with prompts of its own."""
+def ask_by_turns(prompts: list[list[str]], limit: list[Any]) -> dict[str, Any]:
+    """The answers of several workers at once, each with prompts of its own, and the time when all were ready."""
     actor: Any = ray.remote(AskModel).options(num_cpus=0.1)
     workers = [actor.remote(rate_limit=RateLimit(*limit)) for _ in prompts]
+    ray.get([worker.__call__.remote(pa.table({"prompt": pa.array([], pa.string())})) for worker in workers])
+    began = time.monotonic()  # which all processes of a machine share
     tables = [worker.__call__.remote(pa.table({"prompt": own})) for worker, own in zip(workers, prompts, strict=True)]
-    return [table["answer"].to_pylist() for table in ray.get(tables)]
+    return {"began": began, "answers": [table["answer"].to_pylist() for table in ray.get(tables)]}
 
 
 def refuse_other_numbers() -> str:
@@ -109,8 +112,8 @@ def leave_the_line() -> list[int]:
 
 
 async def _waiting(limiter: SharedLimiter, wanted: int) -> int:
-    """How many wait, once it is as many as wanted, or after some seconds."""
-    for _ in range(100):
+    """How many wait, once it is as many as wanted, or after five minutes."""
+    for _ in range(6_000):
         count: int = await limiter._turns.__ray_call__.remote(lambda turns: len(turns._limiter._waiting))
         if count == wanted:
             break

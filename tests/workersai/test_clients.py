@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import Driver, Serve, connection
+from tests.support import PATIENCE, Driver, Serve, connection, outcome_in_time
 from workersai import AsyncClient, Client, Message, Usage, errors
 from workersai.local.engine import CalledTool, RawReply
 from workersai.local.scripted import Answer, Gate, Refusal
@@ -182,17 +182,25 @@ def test_no_server_there_is_a_connection_error(driver: Driver, streamed: bool) -
 def test_a_server_that_does_not_answer_is_a_timeout(driver: Driver, serve: Serve, streamed: bool) -> None:
     gate = Gate()
     server = serve(lambda _: Answer("late", hold={0: gate}))
-    with pytest.raises(errors.APITimeoutError, match="did not answer in time"):
-        (driver.stream if streamed else driver.run)(connection(server), HI, timeout=0.2, max_retries=0)
+
+    def attempt(timeout: float) -> bool:
+        with pytest.raises(errors.APITimeoutError, match="did not answer in time"):
+            (driver.stream if streamed else driver.run)(connection(server), HI, timeout=timeout, max_retries=0)
+        return bool(server.requests)
+
+    assert outcome_in_time(attempt, bool)
     assert server.requests[0].wait() == "disconnected"
 
 
 def test_a_stall_in_mid_stream_is_a_timeout_with_what_came(driver: Driver, serve: Serve) -> None:
     server = serve(lambda _: Answer(pieces=["Hel", "lo"], hold={1: Gate()}))
-    with pytest.raises(errors.APITimeoutError) as caught:
-        driver.stream(connection(server), HI, timeout=0.3)
-    assert caught.value.partial is not None
-    assert caught.value.partial.text == "Hel"
+
+    def attempt(timeout: float) -> str | None:
+        with pytest.raises(errors.APITimeoutError) as caught:
+            driver.stream(connection(server), HI, timeout=timeout)
+        return caught.value.partial.text if caught.value.partial else None
+
+    assert outcome_in_time(attempt, bool) == "Hel"
 
 
 def test_a_stream_cut_off_before_its_first_piece_is_tried_again(driver: Driver, serve: Serve) -> None:
@@ -364,7 +372,7 @@ def test_an_environment_that_cannot_be_used_is_told_by_its_variables(name: str) 
         "else: raise SystemExit('no error')\n"
     )
     value = {"SSL_CERT_FILE": "/no/such/file", "ALL_PROXY": "socks9://nowhere"}[name]
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, name: value}, timeout=60, check=True)  # noqa: S603
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, name: value}, timeout=PATIENCE, check=True)  # noqa: S603
 
 
 def test_a_stream_that_begins_after_closing_is_refused(serve: Serve) -> None:
@@ -384,7 +392,7 @@ def test_a_closed_client_says_so(serve: Serve) -> None:
 
 def test_an_httpx_client_of_ones_own_is_used_and_left_open(serve: Serve) -> None:
     server = serve(lambda _: "ok")
-    with httpx.Client(headers={"x-mine": "1"}) as mine:
+    with httpx.Client(headers={"x-mine": "1"}, timeout=PATIENCE) as mine:
         with Client(**connection(server), http_client=mine) as client:
             assert client.run("hi").text == "ok"
         assert not mine.is_closed
@@ -393,7 +401,7 @@ def test_an_httpx_client_of_ones_own_is_used_and_left_open(serve: Serve) -> None
 
 async def test_an_httpx_async_client_of_ones_own_is_used_and_left_open(serve: Serve) -> None:
     server = serve(lambda _: "ok")
-    async with httpx.AsyncClient(headers={"x-mine": "1"}) as mine:
+    async with httpx.AsyncClient(headers={"x-mine": "1"}, timeout=PATIENCE) as mine:
         async with AsyncClient(**connection(server), http_client=mine) as client:
             assert (await client.run("hi")).text == "ok"
         assert not mine.is_closed
@@ -415,7 +423,7 @@ def test_a_proxy_in_the_environment_is_honoured(driver: Driver, monkeypatch: pyt
         monkeypatch.setenv("NO_PROXY", "")
         settings: dict[str, Any] = {"base_url": "https://service.test/v4", "account_id": "a", "api_token": "s3cret"}
         with pytest.raises(errors.APIConnectionError, match="a proxy's setting"):
-            driver.run(settings | {"max_retries": 0}, "hi", deadline=60)
+            driver.run(settings | {"max_retries": 0}, "hi", deadline=PATIENCE)
         proxy.join()
     (request,) = asked
     assert request.startswith(b"CONNECT service.test:443 HTTP/1.1")

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.support import Driver, Serve, connection
+from tests.support import PATIENCE, Driver, Serve, connection
 from workersai import CATALOG, AsyncClient, Client, CostTracker, Message
 from workersai import Usage as Told
 from workersai.errors import (
@@ -157,13 +157,13 @@ def test_threads_that_are_started_elsewhere_are_not_inside(server: LocalServer) 
     def somebody() -> None:
         with CostTracker() as other:
             opened.set()
-            done.wait(10)
+            done.wait(PATIENCE)
         others.append(other)
 
     others: list[CostTracker] = []
     somebody_else = threading.Thread(target=somebody)
     somebody_else.start()
-    opened.wait(10)
+    assert opened.wait(PATIENCE)
     with Client(**connection(server)) as client:
         in_thread(lambda: client.run("not theirs"))
         with CostTracker() as ours:

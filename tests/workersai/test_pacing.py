@@ -26,7 +26,7 @@ from langchain_core.load import dumps
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
 from tests.counting import operations
-from tests.support import Driver, Serve, connection
+from tests.support import PATIENCE, Driver, Serve, connection
 from workersai import AsyncClient, CallOptions, Client, RateLimit, pacing
 from workersai import waiting as waiting_module
 from workersai.errors import APITimeoutError, BadRequestError, ConfigurationError
@@ -409,7 +409,7 @@ def test_who_waits_goes_when_another_leaves(driver: Driver, serve: Serve, monkey
         clock.now = second.time - 0.001
         limiter.leave(second)
         clock.now += 1
-        assert third.result(60) == "ok", "it would sleep two hours, were it not woken"
+        assert third.result(PATIENCE) == "ok", "it would sleep two hours, were it not woken"
 
 
 def test_models_of_all_kinds_share_a_limit_by_its_name(serve: Serve) -> None:
@@ -426,11 +426,11 @@ def test_models_of_all_kinds_share_a_limit_by_its_name(serve: Serve) -> None:
         llm.complete("2")
         client.run("3")
         asyncio.run(chat.ainvoke("4"))
-        for call in (lambda: chat.invoke("5", deadline=1), lambda: llm.complete("5", deadline=1)):
-            with pytest.raises(APITimeoutError, match=r"turn in \d+ s, after its deadline of 1 s: it was not sent"):
+        for call in (lambda: chat.invoke("5", deadline=600), lambda: llm.complete("5", deadline=600)):
+            with pytest.raises(APITimeoutError, match=r"turn in \d+ s, after its deadline of 600 s: it was not sent"):
                 call()
         with pytest.raises(APITimeoutError):
-            asyncio.run(llm.acomplete("5", deadline=1))
+            asyncio.run(llm.acomplete("5", deadline=600))
     assert len(server.requests) == 4
 
 
@@ -438,7 +438,7 @@ def test_a_retry_takes_a_turn_too(driver: Driver, serve: Serve) -> None:
     busy = RawReply(b'{"success":false,"errors":[{"code":3040,"message":"busy"}]}', 429, headers={"Retry-After": "0"})
     server, two = serve([busy, busy, "never"]), limit(2, 3_600)
     with pytest.raises(APITimeoutError):
-        driver.run(connection(server), "hi", rate_limit=two, deadline=5)
+        driver.run(connection(server), "hi", rate_limit=two, deadline=600)
     assert len(server.requests) == 2
 
 

@@ -6,6 +6,7 @@ import gzip
 import os
 import pickle
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -19,7 +20,7 @@ import pytest
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.support import Driver, Serve, connection
+from tests.support import PATIENCE, Driver, Serve, connection
 from workersai import AsyncClient, Client, Delta, pools
 from workersai.errors import ConfigurationError, ModelNotFoundError
 from workersai.local import Answer
@@ -144,8 +145,9 @@ def test_a_task_that_is_cancelled_at_any_moment_gives_its_connection_back(
             await client.run("hi")
 
     async def main() -> None:
+        tls = ssl.create_default_context()  # once: it takes longer than a call
         for moment in range(40):
-            async with httpx.AsyncClient(limits=ONE) as http:
+            async with httpx.AsyncClient(limits=ONE, timeout=PATIENCE, verify=tls) as http:
                 given: dict[str, Any] = {"http_client": http if pool == "own" else "httpx" if pool == "httpx" else None}
                 async with AsyncClient(**connection(server), **given) as client:
                     if warm:
@@ -156,7 +158,7 @@ def test_a_task_that_is_cancelled_at_any_moment_gives_its_connection_back(
                     task.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await task
-                    assert (await client.run("hi", deadline=20)).text == "It is sunny."
+                    assert (await client.run("hi", deadline=PATIENCE)).text == "It is sunny."
 
     asyncio.run(main())
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trustme
 
-from tests.support import Driver
+from tests.support import PATIENCE, Driver
 from workersai import Client, pools
 from workersai.errors import APIConnectionError, APITimeoutError, StreamInterruptedError
 
@@ -83,7 +83,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(driver: Driver, author
 @pytest.mark.usefixtures("trusted")
 def test_the_environment_can_name_an_authority(driver: Driver, authority: trustme.CA) -> None:
     with serving(authority, answer) as server:
-        assert driver.run(server, "hi", deadline=60).text == "hello"
+        assert driver.run(server, "hi", deadline=PATIENCE).text == "hello"
 
 
 @pytest.mark.usefixtures("trusted")

@@ -77,7 +77,7 @@ class RequestRecord:
         """
         return self._outcome
 
-    def wait(self, timeout: float = 10.0) -> Outcome:
+    def wait(self, timeout: float = 60.0) -> Outcome:
         """Blocks until the reply has ended, and returns how.
 
         Raises:

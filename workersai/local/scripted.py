@@ -50,7 +50,7 @@ class Gate:
         for loop, event in waiting:
             loop.call_soon_threadsafe(event.set)
 
-    def wait_until_reached(self, timeout: float = 10.0) -> None:
+    def wait_until_reached(self, timeout: float = 60.0) -> None:
         """Blocks until an answer has come to this gate.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.support import Serve, connection
+from tests.support import PATIENCE, Serve, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from workersai import AsyncClient, Client, CostTracker, Message, RateLimit, ToolCall, errors
 from workersai.batch import Batch, BatchRequest, BatchResult
@@ -376,10 +376,10 @@ def test_the_limit_of_the_account_is_kept_by_default(jobs: JobDriver) -> None:
     with LocalServer("fine", account_id=uuid.uuid4().hex) as server:
         with Client(**connection(server)) as client:
             client.run("x", rate_limit=RateLimit(calls=1, seconds=1_000))
-        (result,) = jobs.run(server, ["y"], rate_limit=RateLimit(calls=1, seconds=1_000), deadline=1)
+        (result,) = jobs.run(server, ["y"], rate_limit=RateLimit(calls=1, seconds=1_000), deadline=500)
         assert isinstance(result.error, errors.APITimeoutError)
         with Client(**connection(server)) as client:
-            (result,) = client.batch(["y"], deadline=1)
+            (result,) = client.batch(["y"], deadline=500)
         assert "rate limit" in str(result.error)
 
 
@@ -394,7 +394,7 @@ def test_a_sync_job_that_is_left_ends_at_once(serve: Serve) -> None:
         gate.open()
         begun = [thread for thread in set(threading.enumerate()) - before if "workersai-batch" in thread.name]
         for thread in begun:
-            thread.join(10)
+            thread.join(PATIENCE)
     assert not any(thread.is_alive() for thread in begun)
 
 

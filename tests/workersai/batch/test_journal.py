@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import Serve, connection
+from tests.support import PATIENCE, Serve, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from tests.workersai.batch.test_jobs import BOTH, batches_at, by_index, echo
 from workersai import Client, Completion, Message, ToolCall, Trimmed, Usage, errors
@@ -69,7 +70,7 @@ def test_a_job_whose_process_is_killed_loses_no_row(serve: Serve, tmp_path: Path
                 process.stdout.readline()
             process.kill()
     with worker(server, None, **options) as process:
-        said, complaint = process.communicate(timeout=60)
+        said, complaint = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, complaint
     answers = dict(line.split(" ", 1) for line in said.splitlines())
     assert answers == {str(number): f"you said {number}" for number in range(400)}
@@ -88,6 +89,7 @@ def test_a_batch_that_was_noted_is_not_sent_twice(serve: Serve, tmp_path: Path) 
     with worker(server, ["a", "b"], journal=str(journal), mode="batch") as process:
         while not journal.exists() or progress_of(journal).parts == 0:
             assert process.poll() is None
+            time.sleep(0.01)
         process.kill()
     gate.open()
     with Client(**connection(server)) as client:
@@ -104,6 +106,7 @@ def test_a_batch_that_was_being_sent_is_told_as_unclear(tmp_path: Path, caplog: 
     ):
         while not server.requests:
             assert process.poll() is None
+            time.sleep(0.01)
         process.kill()
         process.wait()
         with Client(**connection(server)) as client:
@@ -192,7 +195,7 @@ def test_a_journal_in_use_is_refused(serve: Serve, tmp_path: Path) -> None:
                 list(client.batch(journal=tmp_path / "job"))
             assert progress_of(tmp_path / "job").left == 1
             gate.open()
-            process.communicate(timeout=60)
+            process.communicate(timeout=PATIENCE)
         job = client.batch(journal=tmp_path / "job")
         next(job)
         with pytest.raises(errors.JournalError, match="in use"):

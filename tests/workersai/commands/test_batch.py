@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import Serve
 from tests.workersai.batch.test_jobs import batches_at, calls_at
-from tests.workersai.commands.running import COMMAND, PLAIN, at_terminal, finished, towards
+from tests.workersai.commands.running import COMMAND, PATIENCE, PLAIN, at_terminal, finished, towards
 from workersai.batch import progress_of
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest
@@ -225,7 +225,7 @@ def test_failed_rows_are_asked_again_on_request(tmp_path: Path) -> None:
 def interrupted(server: LocalServer, *arguments: object, gate: Gate) -> tuple[int, str]:
     """Runs the command at a terminal, types Ctrl-C once an answer is under way; exit code and what was shown."""
     with at_terminal("batch", *map(str, arguments), environment=towards(server) | {"TERM": "xterm"}) as terminal:
-        gate.wait_until_reached(30)
+        gate.wait_until_reached(PATIENCE)
         terminal.interrupt()
         terminal.read_until("Ctrl-C again")
         gate.open()
@@ -262,7 +262,7 @@ def test_a_killed_command_goes_on(serve: Serve, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": str(number)} for number in range(9)])
     arguments = ["run", source, "-o", tmp_path / "out.jsonl", "--concurrency", 1]
     with subprocess.Popen([*COMMAND, "batch", *map(str, arguments)], env=environment(server)) as process:  # noqa: S603
-        gate.wait_until_reached(30)
+        gate.wait_until_reached(PATIENCE)
         process.kill()
     gate.open()
     command(server, *arguments)
@@ -401,12 +401,12 @@ def test_a_second_ctrl_c_breaks_off_what_is_under_way(serve: Serve, tmp_path: Pa
     signal.signal(signal.SIGINT, before)
     with process:
         try:
-            gate.wait_until_reached(30)
+            gate.wait_until_reached(PATIENCE)
             process.send_signal(signal.SIGINT)
             assert process.stderr
             assert "Ctrl-C again" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 130
+            assert process.wait(PATIENCE) == 130
             assert "0 of 1 row done" in process.stderr.read()
         finally:
             process.kill()

@@ -90,6 +90,7 @@ def bound(
         json={"inputs": inputs, "options": options or {}},
         headers={"host": BINDING_HOST, **asked, **named},
         verify=VERIFY,
+        timeout=PATIENCE,
     )
 
 
@@ -126,7 +127,7 @@ def address_of(server: LocalServer) -> tuple[str, int]:
 
 def spoken(server: LocalServer, content: bytes, *, half_close: bool = False) -> bytes:
     """All that the server answers to exact bytes, until it closes the connection."""
-    with socket.create_connection(address_of(server), timeout=10) as connection:
+    with socket.create_connection(address_of(server), timeout=PATIENCE) as connection:
         connection.sendall(content)
         if half_close:
             connection.shutdown(socket.SHUT_WR)

@@ -17,6 +17,7 @@ from tests.workersai.local.asking import (
     BINDING_HOST,
     MESSAGES,
     MODEL,
+    PATIENCE,
     PROMPT,
     VERIFY,
     bound,
@@ -107,6 +108,7 @@ def test_an_option_that_can_not_be_what_it_is_is_5006(echo: LocalServer, options
         json={"inputs": PROMPT, "options": options},
         headers={"host": BINDING_HOST, "cf-consn-model-id": MODEL},
         verify=VERIFY,
+        timeout=PATIENCE,
     )
     assert refusal_of(response) == (400, f"AiError: 5006: Bad input: Error: {problem}")
 
@@ -126,7 +128,9 @@ def test_no_model_is_3003_and_another_version_5019(echo: LocalServer) -> None:
 
 def test_a_body_that_is_no_json_is_5006(echo: LocalServer) -> None:
     headers = {"host": BINDING_HOST, "cf-consn-model-id": MODEL}
-    response = httpx.post(f"{origin_of(echo)}/run?version=3", content=b"RIFF", headers=headers, verify=VERIFY)
+    response = httpx.post(
+        f"{origin_of(echo)}/run?version=3", content=b"RIFF", headers=headers, verify=VERIFY, timeout=PATIENCE
+    )
     assert refusal_of(response) == (400, "AiError: 5006: Bad input: Error: the body is not valid JSON")
 
 
@@ -207,7 +211,10 @@ def test_embeddings_come_without_an_envelope_too() -> None:
 
 def test_the_catalogue_is_there_for_the_binding(echo: LocalServer) -> None:
     response = httpx.get(
-        f"{origin_of(echo)}/ai-api/models/search?search=70b", headers={"host": BINDING_HOST}, verify=VERIFY
+        f"{origin_of(echo)}/ai-api/models/search?search=70b",
+        headers={"host": BINDING_HOST},
+        verify=VERIFY,
+        timeout=PATIENCE,
     )
     models: Any = result_of(response)
     assert [model["name"] for model in models] == [MODEL]

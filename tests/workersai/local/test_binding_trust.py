@@ -6,7 +6,17 @@ import httpx
 import pytest
 
 from tests.support import Serve
-from tests.workersai.local.asking import BINDING_HOST, MODEL, PROMPT, VERIFY, bearer, bound, origin_of, refusal_of
+from tests.workersai.local.asking import (
+    BINDING_HOST,
+    MODEL,
+    PATIENCE,
+    PROMPT,
+    VERIFY,
+    bearer,
+    bound,
+    origin_of,
+    refusal_of,
+)
 from workersai.local import LocalServer, ScriptedEngine
 from workersai.local.app import LocalApp
 from workersai.local.faults import FaultPlan
@@ -37,7 +47,7 @@ def test_a_page_in_a_browser_is_not_let_in(serve: Serve, headers: dict[str, str]
 def test_a_page_may_not_even_ask_whether_it_may(echo: LocalServer) -> None:
     """What a browser asks first, as the header with the model is none of its simple ones."""
     headers = {"origin": "http://evil.example", "access-control-request-headers": "cf-consn-model-id"}
-    response = httpx.options(f"{origin_of(echo)}/run?version=3", headers=headers, verify=VERIFY)
+    response = httpx.options(f"{origin_of(echo)}/run?version=3", headers=headers, verify=VERIFY, timeout=PATIENCE)
     assert response.status_code == 403
     assert not [name for name in response.headers if name.startswith("access-control")]
 
@@ -54,5 +64,7 @@ async def test_another_machine_is_not_let_in() -> None:
 
 
 def test_the_catalogue_is_for_the_binding_alone(echo: LocalServer) -> None:
-    response = httpx.get(f"{origin_of(echo)}/ai-api/models/search", headers=bearer(echo), verify=VERIFY)
+    response = httpx.get(
+        f"{origin_of(echo)}/ai-api/models/search", headers=bearer(echo), verify=VERIFY, timeout=PATIENCE
+    )
     assert response.status_code == 403

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.workersai.local.asking import MESSAGES, MODEL, chat, error_of, post, run, run_url, twin_url
@@ -22,7 +22,7 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 FIELDS = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4)
-QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=150)
 
 
 @pytest.mark.parametrize(

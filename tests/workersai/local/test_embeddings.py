@@ -19,6 +19,7 @@ import pytest
 
 from tests.workersai.local.asking import (
     MODEL,
+    PATIENCE,
     PROMPT,
     VERIFY,
     address_of,
@@ -57,7 +58,7 @@ class Held:
 
     def embed(self, texts: Sequence[str], pooling: Pooling) -> list[list[float]]:
         self.called.set()
-        assert self.free.wait(10)
+        assert self.free.wait(PATIENCE)
         return [[1.0] for _ in texts]
 
 
@@ -345,7 +346,7 @@ def test_the_server_answers_others_while_it_makes_vectors() -> None:
     with LocalServer("chat", embedder=held) as server:
         thread = threading.Thread(target=ask, args=(server, {"text": "a"}))
         thread.start()
-        assert held.called.wait(10)
+        assert held.called.wait(PATIENCE)
         assert result_of(run(server, PROMPT))["response"] == "chat"
         busy = {"text": "b", "options": {"rejectIfBusy": True}}
         assert error_of(ask(server, busy))[:2] == (429, 3040)
@@ -391,9 +392,9 @@ def test_a_client_that_leaves_leaves_its_seat() -> None:
     held = Held()
     with LocalServer("chat", embedder=held) as server:
         path = httpx.URL(run_url(server, BASE)).path
-        with socket.create_connection(address_of(server), timeout=10) as connection:
+        with socket.create_connection(address_of(server), timeout=PATIENCE) as connection:
             connection.sendall(request_bytes(server, b'{"text":"a"}', path=path))
-            assert held.called.wait(10)
+            assert held.called.wait(PATIENCE)
         assert server.requests[0].wait() == "disconnected"
         held.free.set()
         assert result_of(ask(server, {"text": "b"}))["shape"] == [1, 768]
@@ -403,7 +404,7 @@ def test_the_catalogue_lists_the_models_with_their_tasks(lengths: LocalServer) -
     url = f"{lengths.base_url}/accounts/{lengths.account_id}/ai/models/search"
     found = {}
     for task in ("Text Embeddings", "Text Classification"):
-        body = httpx.get(url, params={"task": task}, headers=bearer(lengths), verify=VERIFY).json()
+        body = httpx.get(url, params={"task": task}, headers=bearer(lengths), verify=VERIFY, timeout=PATIENCE).json()
         for model in body["result"]:
             assert model["task"]["name"] == task
             found[model["name"]] = {entry["property_id"]: entry["value"] for entry in model["properties"]}

@@ -3,18 +3,21 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.support import outcome_in_time
+from tests.workersai.local.asking import MODEL, PATIENCE, VERIFY, bearer, post, run_url, twin_url
 from workersai.local import Answer, Fault, LocalServer, RequestRecord
 from workersai.local.faults import CODES, Faults, any_of
 
-MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"
 Faulty = Callable[[Faults], LocalServer]
 
 
@@ -26,16 +29,37 @@ def faulty() -> Iterator[Faulty]:
         )
 
 
-def ask(server: LocalServer, *, stream: bool = False, timeout: float = 10) -> httpx.Response:
-    url = f"{server.base_url}/accounts/{server.account_id}/ai/run/{MODEL}"
-    headers = {"authorization": f"Bearer {server.api_token}"}
-    return httpx.post(url, json={"prompt": "hi", "stream": stream}, headers=headers, timeout=timeout)
+def ask(
+    server: LocalServer, timeout: float = PATIENCE, *, stream: bool = False, url: str | None = None
+) -> httpx.Response:
+    """``timeout`` is how long a stall is waited for."""
+    body = {"prompt": "hi", "stream": stream}
+    return httpx.post(url or run_url(server), json=body, headers=bearer(server), verify=VERIFY, timeout=timeout)
+
+
+def post_late(url: str, request: dict[str, Any], timeout: float) -> httpx.Response:
+    """Posts a request, and waits so long for each part of the reply."""
+    return httpx.post(url, **request, timeout=timeout)
+
+
+def stalled(server: LocalServer, call: Callable[[float], object]) -> None:
+    """Leaves a server that stalls, once it has seen the request; the timeout is that of the call."""
+
+    def attempt(timeout: float) -> bool:
+        with pytest.raises(httpx.ReadTimeout):
+            call(timeout)
+        return bool(server.requests)
+
+    assert outcome_in_time(attempt, bool)
+    assert {record.wait() for record in server.requests} == {"disconnected"}
 
 
 def read_into(pieces: list[bytes], server: LocalServer, *, stream: bool) -> None:
-    url = f"{server.base_url}/accounts/{server.account_id}/ai/run/{MODEL}"
-    headers = {"authorization": f"Bearer {server.api_token}"}
-    with httpx.stream("POST", url, json={"prompt": "hi", "stream": stream}, headers=headers) as reply:
+    body = {"prompt": "hi", "stream": stream}
+    with (
+        httpx.Client(headers=bearer(server), verify=VERIFY, timeout=PATIENCE) as client,
+        client.stream("POST", run_url(server), json=body) as reply,
+    ):
         for piece in reply.iter_raw():
             pieces.append(piece)  # noqa: PERF402 - what came before the failure counts
 
@@ -91,38 +115,32 @@ def test_a_cut_comes_after_just_so_many_bytes(faulty: Faulty, stream: bool, afte
 @pytest.mark.parametrize("after", [0, 20])
 def test_a_stall_lasts_until_the_client_leaves(faulty: Faulty, after: int) -> None:
     server = faulty(f"stall:{after}")
-    with pytest.raises(httpx.ReadTimeout):
-        ask(server, stream=True, timeout=0.2)
-    assert server.requests[0].wait() == "disconnected"
+    stalled(server, partial(ask, server, stream=True))
 
 
 def test_what_stalls_takes_no_seat_from_the_others() -> None:
     faults = ["stall:5"] * 20
     with LocalServer(lambda _: "It is sunny.", faults=faults) as server, ThreadPoolExecutor(20) as pool:
-        stalled = [pool.submit(ask, server, stream=True, timeout=0.5) for _ in faults]
-        for one in stalled:
-            assert isinstance(one.exception(), httpx.ReadTimeout)
+        waiting = [pool.submit(read_into, [], server, stream=True) for _ in faults]
+        while len(server.requests) < len(faults):
+            time.sleep(0.01)
         assert ask(server).status_code == 200
-        assert [record.wait() for record in server.requests[:20]] == ["disconnected"] * 20
+        assert [record.outcome for record in server.requests] == [*["open"] * 20, "complete"]
+        server.close()
+        assert {type(one.exception()) for one in waiting} == {httpx.RemoteProtocolError}
 
 
 def test_a_refusal_stalls_too_until_the_client_leaves(faulty: Faulty) -> None:
     for fault in ("stall", "stall:5"):
         server = faulty(fault)
-        url = f"{server.base_url}/accounts/{server.account_id}/ai/run/{MODEL}"
-        token = {"authorization": f"Bearer {server.api_token}"}
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, json={"prompt": 7}, headers=token, timeout=0.2)
-        assert server.requests[0].wait() == "disconnected"
+        refused = {"json": {"prompt": 7}, "headers": bearer(server), "verify": VERIFY}
+        stalled(server, partial(post_late, run_url(server), refused))
 
 
 def test_on_the_twin_errors_have_openais_shape(faulty: Faulty) -> None:
     server = faulty(["3040", "event:3007"])
-    url = f"{server.base_url}/accounts/{server.account_id}/ai/v1/chat/completions"
     asked = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
-    refused, told = (
-        httpx.post(url, json=asked, headers={"authorization": f"Bearer {server.api_token}"}) for _ in range(2)
-    )
+    refused, told = (post(server, twin_url(server), asked) for _ in range(2))
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, 3040)
     assert json.loads(told.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]["code"] == 3007
 
@@ -254,6 +272,6 @@ def test_what_is_no_fault_is_refused(spec: str) -> None:
 
 def test_the_command_takes_faults_and_refuses_others() -> None:
     command: list[Any] = [sys.executable, "-m", "workersai", "serve", "--port", "0", "--fault", "3040@1.5"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own command
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)  # noqa: S603 - our own command
     assert ran.returncode == 1
     assert ran.stderr.startswith("--fault: The share of the fault 'code' must be above 0 and at most 1; got 1.5.")

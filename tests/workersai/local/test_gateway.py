@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from tests.support import Serve
+from tests.workersai.local.asking import PATIENCE, VERIFY
 from workersai.local import Answer, LocalServer, Refusal
 from workersai.local.engine import GenerationRequest
 from workersai.local.gateway import GatewayCache
@@ -39,6 +40,8 @@ def ask(server: LocalServer, headers: dict[str, str], body: Any = None, *, token
         f"{server.base_url}/accounts/{server.account_id}/ai/run/{MODEL}",
         headers={"authorization": f"Bearer {token or server.api_token}", **headers},
         json=body or {"prompt": "hi"},
+        verify=VERIFY,
+        timeout=PATIENCE,
         trust_env=False,
     )
 

@@ -8,6 +8,7 @@ import pytest
 from tests.support import Serve
 from tests.workersai.local.asking import (
     MODEL,
+    PATIENCE,
     PROMPT,
     VERIFY,
     address_of,
@@ -47,7 +48,7 @@ def test_a_request_without_a_length_has_no_body(echo: LocalServer) -> None:
 
 
 def test_a_request_in_single_bytes_is_read_to_its_end(echo: LocalServer) -> None:
-    with socket.create_connection(address_of(echo), timeout=10) as connection:
+    with socket.create_connection(address_of(echo), timeout=PATIENCE) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in request_bytes(echo, BODY):
             connection.sendall(bytes([byte]))
@@ -70,7 +71,7 @@ def test_two_requests_in_one_go_get_two_answers(echo: LocalServer) -> None:
 
 
 def test_one_connection_serves_many_requests(echo: LocalServer) -> None:
-    with httpx.Client(headers=bearer(echo), verify=VERIFY) as client:
+    with httpx.Client(headers=bearer(echo), verify=VERIFY, timeout=PATIENCE) as client:
         answers = [client.post(run_url(echo), json={"prompt": f"{number}"}) for number in range(20)]
     assert [result_of(answer)["response"] for answer in answers] == [f"{number}" for number in range(20)]
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.support import Serve
-from tests.workersai.local.asking import MESSAGES, MODEL, VERIFY, bearer, chat, events_of, post, twin_url
+from tests.workersai.local.asking import MESSAGES, MODEL, PATIENCE, VERIFY, bearer, chat, events_of, post, twin_url
 from workersai.catalog import CATALOG, EMBEDDING_CATALOG, RERANKER_CATALOG
 from workersai.local import Answer, CalledTool, LocalServer, Refusal
 from workersai.local.engine import GenerationRequest, Usage
@@ -206,7 +206,7 @@ def test_a_failure_in_mid_stream_is_an_event_in_openais_shape(serve: Serve) -> N
 
 def models_found(server: LocalServer, query: str) -> httpx.Response:
     url = f"{server.base_url}/accounts/{server.account_id}/ai/models/search{query}"
-    return httpx.get(url, headers=bearer(server), verify=VERIFY)
+    return httpx.get(url, headers=bearer(server), verify=VERIFY, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("query", ["?search=LLAMA-3.3", "?task=Text%20Generation", "?search=llama&page=1"])
@@ -236,16 +236,16 @@ def test_a_page_that_is_no_number_from_1_is_refused(echo: LocalServer, name: str
 
 def test_the_catalogue_is_not_open_to_strangers(echo: LocalServer) -> None:
     url = f"{echo.base_url}/accounts/{echo.account_id}/ai/models/search"
-    assert httpx.get(url, verify=VERIFY).status_code == 401
-    assert httpx.head(url, headers=bearer(echo), verify=VERIFY).status_code == 200
+    assert httpx.get(url, verify=VERIFY, timeout=PATIENCE).status_code == 401
+    assert httpx.head(url, headers=bearer(echo), verify=VERIFY, timeout=PATIENCE).status_code == 200
 
 
 def test_openais_clients_can_list_the_models(echo: LocalServer) -> None:
     url = f"{echo.base_url}/accounts/{echo.account_id}/ai/v1/models"
-    body = httpx.get(url, headers=bearer(echo), verify=VERIFY).json()
+    body = httpx.get(url, headers=bearer(echo), verify=VERIFY, timeout=PATIENCE).json()
     assert (body.keys(), body["object"]) == ({"object", "data"}, "list")
     assert {entry["id"] for entry in body["data"]} == {*CATALOG, *EMBEDDING_CATALOG, *RERANKER_CATALOG}
     (model,) = [entry for entry in body["data"] if entry["id"] == MODEL]
     assert model == {"id": MODEL, "object": "model", "created": 0, "owned_by": "meta"}
-    refused = httpx.get(url, verify=VERIFY)
+    refused = httpx.get(url, verify=VERIFY, timeout=PATIENCE)
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, 10000)

@@ -11,6 +11,7 @@ from tests.support import Serve
 from tests.workersai.local.asking import (
     MESSAGES,
     MODEL,
+    PATIENCE,
     PROMPT,
     VERIFY,
     bearer,
@@ -90,7 +91,7 @@ def test_cached_tokens_are_told_where_the_request_names_a_session(serve: Serve) 
 )
 def test_without_the_token_the_answer_is_401(echo: LocalServer, authorization: str | None) -> None:
     headers = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
-    response = httpx.post(run_url(echo), json=PROMPT, headers=headers, verify=VERIFY)
+    response = httpx.post(run_url(echo), json=PROMPT, headers=headers, verify=VERIFY, timeout=PATIENCE)
     assert error_of(response) == (401, 10000, "Authentication error")
 
 
@@ -124,7 +125,7 @@ def test_a_model_name_may_be_percent_encoded(echo: LocalServer) -> None:
 )
 def test_an_unknown_route_and_a_wrong_method_are_7003(echo: LocalServer, method: str, path: str) -> None:
     url = f"{echo.base_url}/accounts/{echo.account_id}/ai{path}"
-    status, code, message = error_of(httpx.request(method, url, headers=bearer(echo), verify=VERIFY))
+    status, code, message = error_of(httpx.request(method, url, headers=bearer(echo), verify=VERIFY, timeout=PATIENCE))
     assert (status, code) == (404, 7003)
     assert message == f"Could not route to {method} /accounts/{echo.account_id}/ai{path}"
 

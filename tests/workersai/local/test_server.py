@@ -12,6 +12,7 @@ from typing_extensions import override
 from tests.support import Serve
 from tests.workersai.local.asking import (
     MODEL,
+    PATIENCE,
     PROMPT,
     VERIFY,
     address_of,
@@ -90,7 +91,10 @@ def test_the_environment_is_what_a_client_needs() -> None:
             "CLOUDFLARE_API_TOKEN": "mine",
         }
         url = f"{server.base_url}/accounts/me/ai/run/{MODEL}"
-        assert httpx.post(url, json=PROMPT, headers={"authorization": "Bearer mine"}, verify=VERIFY).status_code == 200
+        response = httpx.post(
+            url, json=PROMPT, headers={"authorization": "Bearer mine"}, verify=VERIFY, timeout=PATIENCE
+        )
+        assert response.status_code == 200
 
 
 def test_starting_and_closing_twice_is_starting_and_closing_once() -> None:
@@ -192,7 +196,7 @@ def test_closing_cuts_off_what_is_under_way() -> None:
     script = [Answer(pieces=["a", "b"], hold={1: gate}), Answer("late", hold={0: gate})]
     with ExitStack() as stack:
         server = stack.enter_context(LocalServer(script))
-        client = stack.enter_context(httpx.Client(headers=bearer(server), verify=VERIFY))
+        client = stack.enter_context(httpx.Client(headers=bearer(server), verify=VERIFY, timeout=PATIENCE))
         streamed = stack.enter_context(client.stream("POST", run_url(server), json={**PROMPT, "stream": True}))
         lines = streamed.iter_lines()
         next(lines)
@@ -208,7 +212,7 @@ def test_closing_cuts_off_what_is_under_way() -> None:
 def test_closing_does_not_wait_for_a_client_that_says_nothing(sent: bytes) -> None:
     with LocalServer("ok") as server:
         content = request_bytes(server, b'{"pro', headers="Content-Length: 100\r\n") if b"body" in sent else sent
-        with socket.create_connection(address_of(server), timeout=10) as connection:
+        with socket.create_connection(address_of(server), timeout=PATIENCE) as connection:
             connection.sendall(content)
             result_of(run(server, PROMPT))  # by now the server has seen the other connection
             server.close()
@@ -227,7 +231,7 @@ def ended(connection: socket.socket) -> bool:
 def test_a_request_is_recorded_as_it_was_sent(serve: Serve) -> None:
     server = serve("ok")
     url = run_url(server) + "?a=1&a=2&b=%C3%A9"
-    httpx.post(url, json=PROMPT, headers={**bearer(server), "X-Mine": "1"}, verify=VERIFY)
+    httpx.post(url, json=PROMPT, headers={**bearer(server), "X-Mine": "1"}, verify=VERIFY, timeout=PATIENCE)
     (record,) = server.requests
     assert (record.method, record.path) == ("POST", httpx.URL(url).path)
     assert (record.query, record.body) == ({"a": "2", "b": "é"}, PROMPT)
@@ -239,15 +243,15 @@ def test_a_request_is_recorded_as_it_was_sent(serve: Serve) -> None:
 
 def test_a_percent_encoded_path_is_recorded_decoded(serve: Serve) -> None:
     server = serve("ok")
-    httpx.post(f"{server.base_url}/a%2Fb%3Fc%23d", verify=VERIFY)
+    httpx.post(f"{server.base_url}/a%2Fb%3Fc%23d", verify=VERIFY, timeout=PATIENCE)
     assert server.requests[0].path == "/client/v4/a/b?c#d"
 
 
 def test_refused_requests_are_recorded_too(serve: Serve) -> None:
     server = serve("ok")
     asks: list[Callable[[], httpx.Response]] = [
-        lambda: httpx.get(server.base_url, verify=VERIFY),
-        lambda: httpx.post(run_url(server), json=PROMPT, verify=VERIFY),
+        lambda: httpx.get(server.base_url, verify=VERIFY, timeout=PATIENCE),
+        lambda: httpx.post(run_url(server), json=PROMPT, verify=VERIFY, timeout=PATIENCE),
         lambda: run(server, b"broken"),
     ]
     assert [ask().status_code for ask in asks] == [404, 401, 400]
@@ -272,7 +276,7 @@ def test_a_request_that_has_not_ended_is_a_timeout_to_wait_for() -> None:
 
 def test_the_last_thousand_requests_are_kept(serve: Serve) -> None:
     server = serve("ok")
-    with httpx.Client(headers=bearer(server), verify=VERIFY) as client:
+    with httpx.Client(headers=bearer(server), verify=VERIFY, timeout=PATIENCE) as client:
         for number in range(1_003):
             client.post(run_url(server), json={"prompt": f"{number}"})
     assert [record.body["prompt"] for record in server.requests] == [f"{number}" for number in range(3, 1_003)]

@@ -14,6 +14,7 @@ from typing_extensions import override
 from tests.support import Serve
 from tests.workersai.local.asking import (
     MESSAGES,
+    PATIENCE,
     PROMPT,
     VERIFY,
     address_of,
@@ -36,7 +37,7 @@ STREAM: dict[str, Any] = {**PROMPT, "stream": True}
 @contextmanager
 def streaming(server: LocalServer) -> Iterator[httpx.Response]:
     with (
-        httpx.Client(headers=bearer(server), verify=VERIFY) as client,
+        httpx.Client(headers=bearer(server), verify=VERIFY, timeout=PATIENCE) as client,
         client.stream("POST", run_url(server), json=STREAM) as response,
     ):
         yield response
@@ -150,7 +151,7 @@ def test_a_client_that_leaves_a_stream_ends_the_answer(serve: Serve) -> None:
 async def test_a_client_that_leaves_a_whole_reply_ends_the_answer(serve: Serve) -> None:
     gate = Gate()
     server = serve([Answer("late", hold={0: gate})])
-    async with httpx.AsyncClient(headers=bearer(server), verify=VERIFY) as client:
+    async with httpx.AsyncClient(headers=bearer(server), verify=VERIFY, timeout=PATIENCE) as client:
         task = asyncio.create_task(client.post(run_url(server), json=PROMPT))
         await asyncio.to_thread(gate.wait_until_reached)
         task.cancel()
@@ -185,7 +186,7 @@ def test_a_client_that_leaves_the_queue_takes_no_slot_and_no_answer() -> None:
         gate.wait_until_reached()
         with socket.create_connection(address_of(server)) as connection:
             connection.sendall(request_bytes(server, b'{"prompt":"second"}'))
-            assert engine.second_is_here.wait(10)
+            assert engine.second_is_here.wait(PATIENCE)
         assert server.requests[1].wait() == "disconnected"
         gate.open()
         asking.join()

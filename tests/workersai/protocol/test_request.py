@@ -21,12 +21,13 @@ MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"
 SETTINGS = Settings(account_id="acc", api_token="secret-token", base_url="https://api.example.com/client/v4/")
 SCHEMA = json.loads(files("workersai.local").joinpath("llama-3.3-70b-instruct-fp8-fast.schema.json").read_text())
 FORMS = {form["title"]: form for form in SCHEMA["input"]["oneOf"]}
+VALIDATORS = {title: jsonschema.Draft202012Validator(form) for title, form in FORMS.items()}
 
 
 def body(model_input: Input, options: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     request = request_of(SETTINGS, model_input, call_options(options or {}), **more)
     sent: dict[str, Any] = json.loads(request.content)
-    jsonschema.validate(sent, FORMS["Prompt" if "prompt" in sent else "Messages"])
+    VALIDATORS["Prompt" if "prompt" in sent else "Messages"].validate(sent)
     return sent
 
 

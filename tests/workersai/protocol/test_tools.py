@@ -24,13 +24,13 @@ from workersai.protocol.values import InvalidToolCall
 
 SETTINGS = Settings(account_id="acc", api_token="tok")
 SCHEMA = json.loads(files("workersai.local").joinpath("llama-3.3-70b-instruct-fp8-fast.schema.json").read_text())
-MESSAGES = SCHEMA["input"]["oneOf"][1]
+PROMPT, MESSAGES, *_ = map(jsonschema.Draft202012Validator, SCHEMA["input"]["oneOf"])
 NONE = {"type": "object", "properties": {}}
 
 
 def body(offer: Offer, messages: Any = "hi") -> dict[str, Any]:
     sent: dict[str, Any] = json.loads(request_of(SETTINGS, messages, CallOptions(), offer=offer).content)
-    jsonschema.validate(sent, MESSAGES)
+    MESSAGES.validate(sent)
     return sent
 
 
@@ -362,9 +362,7 @@ def test_json_mode_has_the_bare_schema_with_name_and_description(source: Any, ti
     schema = mode.wire["json_schema"]
     assert (schema["title"], schema["description"], schema["required"]) == (title, description, ["city"])
     assert schema["properties"]["days"] == {"type": "integer", "description": "Days"}
-    jsonschema.validate(
-        json.loads(request_of(SETTINGS, "hi", CallOptions(), json_mode=mode).content), SCHEMA["input"]["oneOf"][0]
-    )
+    PROMPT.validate(json.loads(request_of(SETTINGS, "hi", CallOptions(), json_mode=mode).content))
 
 
 def test_a_json_object_of_any_kind_and_plain_text_can_be_asked_for() -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tests.support import Lengths, ServeLengths, connection
+from tests.support import PATIENCE, Lengths, ServeLengths, connection
 from tests.workersai.retrieval.conftest import RetrievalDriver
 from workersai import AsyncClient, Client, CostTracker, Gateway, RateLimit, Retry, errors
 from workersai.local import LocalServer
@@ -329,7 +329,7 @@ class Held(Lengths):
 
     def embed(self, texts: Sequence[str], pooling: str) -> list[list[float]]:
         self.asked.set()
-        self.let_go.wait(30)
+        self.let_go.wait(PATIENCE)
         return super().embed(texts, pooling)
 
 
