@@ -124,18 +124,33 @@ def is_stream(request: bytes) -> bool:
     return b'"stream"' in request
 
 
-def call(way: Way, account: dict[str, Any], prompt: str, *, streamed: bool = False, **options: Any) -> str:
-    """The text of one answer, by one of the ways."""
+def call(
+    way: Way,
+    account: dict[str, Any],
+    prompt: str,
+    *,
+    streamed: bool = False,
+    on_text: Callable[[], object] = lambda: None,
+    **options: Any,
+) -> str:
+    """The text of one answer, by one of the ways; ``on_text`` is called after each delta of a stream."""
+    texts: list[str] = []
     if way == "sync":
         with Client(**account) as client:
-            if streamed:
-                return "".join(delta.text for delta in client.stream(prompt, **options))
-            return client.run(prompt, **options).text
+            if not streamed:
+                return client.run(prompt, **options).text
+            for delta in client.stream(prompt, **options):
+                texts.append(delta.text)
+                on_text()
+        return "".join(texts)
 
     async def main() -> str:
         async with AsyncClient(**account, http_client="httpx" if way == "httpx" else None) as client:
-            if streamed:
-                return "".join([delta.text async for delta in client.stream(prompt, **options)])
-            return (await client.run(prompt, **options)).text
+            if not streamed:
+                return (await client.run(prompt, **options)).text
+            async for delta in client.stream(prompt, **options):
+                texts.append(delta.text)
+                on_text()
+        return "".join(texts)
 
     return asyncio.run(main())

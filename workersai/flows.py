@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from workersai.billing import Meter
 from workersai.calls import Call
-from workersai.errors import APIConnectionError, APITimeoutError, WorkersAIError
+from workersai.errors import APIConnectionError, APITimeoutError, ServerError, WorkersAIError
 from workersai.pacing import Limiter
 from workersai.protocol.reply import ReplyHead, completion_from_body, error_from_body
 from workersai.protocol.request import Request
@@ -108,6 +108,9 @@ class Finished(Generic[T]):
     value: T
 
 
+_BROKEN_OFF = (APIConnectionError, APITimeoutError, ServerError)
+"""How reading a body fails: the connection is lost, time runs out, or the reply passes a bound."""
+
 _RECEIVE = Receive()
 _RECEIVE_ALL = ReceiveAll()
 
@@ -176,7 +179,7 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
                 while not (reader.ended or reader.done):
                     try:
                         data: bytes = yield _RECEIVE
-                    except (APIConnectionError, APITimeoutError) as error:
+                    except _BROKEN_OFF as error:
                         if reader.finished:
                             break  # what was lost is the usage at the most
                         _break_off(reader, error)
@@ -214,13 +217,13 @@ def receive_all(head: ReplyHead) -> Flow[bytes]:
     """The whole body; what goes wrong on the way is known by the head, which had come."""
     try:
         body: bytes = yield _RECEIVE_ALL
-    except (APIConnectionError, APITimeoutError) as error:
+    except _BROKEN_OFF as error:
         error.status_code, error.request_id = head.status, head.request_id
         raise
     return body
 
 
-def _break_off(reader: StreamReader, error: APIConnectionError | APITimeoutError) -> NoReturn:
+def _break_off(reader: StreamReader, error: APIConnectionError | APITimeoutError | ServerError) -> NoReturn:
     """Fails with what has arrived of a stream that went wrong on the way."""
     if isinstance(error, APIConnectionError):
         raise reader.interruption() from error
@@ -232,7 +235,7 @@ def _drain() -> Flow[None]:
     """Reads the end of a body after ``[DONE]``, so that its connection can be used again; nothing can be lost now."""
     try:
         yield Drain()
-    except (APIConnectionError, APITimeoutError) as error:
+    except _BROKEN_OFF as error:
         logger.debug("The connection ended badly after the whole answer had come: %s", error)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Literal
 
 from workersai import pools
@@ -54,13 +55,19 @@ async def _keep_open(pool: Pool[AsyncTransport]) -> AsyncGenerator[None, None]:
         yield
     finally:
         _pools.remove(pool)
-        await pool.transport.aclose()
+        if not pool.is_forgotten:
+            await pool.transport.aclose()
 
 
 def _forget(*, over: bool) -> None:
     """Lets go of the pools whose loops were closed without closing them, or of all at the end of the process."""
     for pool in _pools.drop(lambda key: key[0].is_closed() or not over):
+        pool.is_forgotten = True
         pool.forget()
+        if pool.keeper is not None:
+            # Ended here, where it awaits nothing: its loop, which can't run any more, would complain of it otherwise.
+            with suppress(StopIteration):
+                pool.keeper.aclose().send(None)
 
 
 atexit.register(_forget, over=False)

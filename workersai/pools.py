@@ -49,6 +49,7 @@ class Pool(Generic[TransportT]):
         is_guarded: Whether awaits on it must not be cancelled directly, as httpx's async clients lose connections then.
         at_exit: Closes it with the process, if nobody has before.
         forget: Lets go of connections whose event loop can't close them any more.
+        is_forgotten: Whether that was done.
         keeper: Closes it with its event loop, if nobody has before.
         users: The clients that share it.
     """
@@ -57,6 +58,7 @@ class Pool(Generic[TransportT]):
     is_guarded: bool = False
     at_exit: weakref.finalize[..., Any] | None = None
     forget: Callable[[], None] = lambda: None
+    is_forgotten: bool = False
     keeper: AsyncGenerator[None, None] | None = None
     users: weakref.WeakSet[object] = field(default_factory=weakref.WeakSet)
 

@@ -119,11 +119,20 @@ class AsyncExchange(Generic[T]):
             case HangUp():
                 await self._release()
             case Turn(limiter):
-                await limiter.taken(self._deadline.check_turn)
+                await self._in_time(limiter.taken(self._deadline.check_turn))
             case Pause(seconds):
                 await self._release()
-                await asyncio.sleep(seconds)
+                await self._in_time(asyncio.sleep(seconds))
         return None
+
+    async def _in_time(self, work: Coroutine[Any, Any, T2]) -> T2:
+        """Does what waits for something other than the service, until the deadline."""
+        left = self._deadline.left()
+        if left is None:
+            return await work
+        with _scope(left):
+            return await work
+        raise self._deadline.error()
 
     async def _send(self, request: Request) -> ReplyHead:
         await self._release()

@@ -106,8 +106,6 @@ class ReplyParser:
         in_head, body_before = not self.has_head, self._body_bytes
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise httpx.RemoteProtocolError("the server switched to another protocol") from None
         except httptools.HttpParserCallbackError as error:
             # Raised by a callback below: one of our checks, or a signal handler of the program, as Ctrl-C's.
             raise (error.__context__ or error) from None
@@ -160,7 +158,9 @@ class ReplyParser:
         if self.is_complete or self._parser is None:
             return
         status: int = self._parser.get_status_code()
-        if status < _FIRST_FINAL_STATUS and status != _SWITCHING_PROTOCOLS:
+        if status == _SWITCHING_PROTOCOLS:
+            raise httpx.RemoteProtocolError("the server switched to another protocol")
+        if status < _FIRST_FINAL_STATUS:
             return
         if self.headers.get("transfer-encoding", "chunked").lower() != "chunked":
             raise httpx.RemoteProtocolError("the reply has a transfer encoding that was not requested")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import httpx
 from pydantic import SecretStr
@@ -89,6 +90,39 @@ class HttpxTransport:
         self.http.close()
 
 
+class _OpenResponse:
+    """A response that is being read, which no garbage collector may end: its generators take the lock of httpx's pool.
+
+    It is kept in a set of its own. When its reply goes away without closing it, the clean-up thread does.
+    """
+
+    _all: ClassVar[set[_OpenResponse]] = set()
+
+    def __init__(self, owner: HttpxReply, response: httpx.Response) -> None:
+        self.response = response
+        self.chunks: Iterator[bytes] = iter(())
+        self._owner: Any = weakref.ref(owner, self._close_later)
+        self._all.add(self)
+
+    def _close_later(self, _: object) -> None:
+        submit(self.close)
+
+    def interrupt(self) -> None:
+        """Ends the connection, which takes no lock; the rest is left to the clean-up thread."""
+        stream = self.response.extensions.get("network_stream")
+        connected = None if stream is None else stream.get_extra_info("socket")
+        if isinstance(connected, socket.socket):
+            with contextlib.suppress(OSError):  # it has ended already
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+        submit(self.close)
+
+    def close(self) -> None:
+        """Gives the connection back to the client's pool."""
+        self._owner = None
+        self.response.close()
+        self._all.discard(self)
+
+
 class HttpxReply:
     """A request's reply, over an ``httpx.Client``.
 
@@ -99,8 +133,7 @@ class HttpxReply:
 
     def __init__(self, transport: HttpxTransport) -> None:
         self._transport = transport
-        self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] = iter(())
+        self._open: _OpenResponse | None = None
         self.status = 0
         self.headers = httpx.Headers()
 
@@ -112,12 +145,13 @@ class HttpxReply:
         """
         http = self._transport.http
         built = build_request(http, request, limit.deadline.left())
-        self._response = response = http.send(built, stream=True, follow_redirects=False)
+        response = http.send(built, stream=True, follow_redirects=False)
+        self._open = _OpenResponse(self, response)
         self.status, self.headers = response.status_code, response.headers
         if response.is_stream_consumed:  # by the client's own transport or hooks, which decoded it
-            self._chunks, self.headers = iter((response.content,)), _without_encoding(response)
+            self._open.chunks, self.headers = iter((response.content,)), _without_encoding(response)
         else:
-            self._chunks = response.iter_raw()
+            self._open.chunks = response.iter_raw()
 
     def read(self, limit: WaitLimit) -> bytes:
         """The next chunk of the body as it was sent, empty at the end.
@@ -127,24 +161,19 @@ class HttpxReply:
         """
         if limit.deadline.passed:
             raise httpx.ReadTimeout("timed out")
-        return next(self._chunks, b"")
+        return b"" if self._open is None else next(self._open.chunks, b"")
 
     def close(self) -> None:
         """Gives the connection back to the client's pool."""
-        response, self._response = self._response, None
-        if response is not None:
-            response.close()
+        opened, self._open = self._open, None
+        if opened is not None:
+            opened.close()
 
     def abandon(self) -> None:
-        """Ends the connection, and leaves the client's pool, whose lock may be held, to the clean-up thread."""
-        response, self._response = self._response, None
-        stream = None if response is None else response.extensions.get("network_stream")
-        connected = None if stream is None else stream.get_extra_info("socket")
-        if isinstance(connected, socket.socket):
-            with contextlib.suppress(OSError):  # it has ended already
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)
-        if response is not None:
-            submit(response.close)
+        """Ends the connection without the client's pool, whose lock the interrupted code may hold."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            opened.interrupt()
 
 
 class AsyncHttpxTransport:

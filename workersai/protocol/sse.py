@@ -10,6 +10,9 @@ _BOM = b"\xef\xbb\xbf"
 _BEGIN, _END = b"data: ", b"\n\n"
 _BETWEEN = _END + _BEGIN
 
+MAX_EVENT_BYTES = 4_194_304
+"""The longest event, 4 MiB: about 100 times the longest answer that the default model's window has room for."""
+
 
 class SSEDecoder:
     """Splits a byte stream into the ``data`` of its events, as bytes that may still need decoding.
@@ -23,6 +26,12 @@ class SSEDecoder:
         self._data: list[bytes] = []  # the data lines of the event that has not ended yet
         self._after_cr = False  # a line ended in CR: an LF that follows belongs to it
         self._at_start = True
+        self._tail_bytes = self._data_bytes = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """The length of the event that has not ended yet."""
+        return self._tail_bytes + self._data_bytes
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of each event that ``chunk`` completes, in order; often none."""
@@ -37,6 +46,7 @@ class SSEDecoder:
             chunk = chunk.removeprefix(b"\n")
         if b"\n" not in chunk and b"\r" not in chunk:
             self._tail.append(chunk)  # a long line is joined once, when it ends
+            self._tail_bytes += len(chunk)
             return []
         buffer = b"".join((*self._tail, chunk))
         if self._at_start:
@@ -44,6 +54,7 @@ class SSEDecoder:
             buffer = buffer.removeprefix(_BOM)
         lines = buffer.splitlines(keepends=True)  # on bytes: LF, CR and CRLF only, as the standard has it
         self._tail = [] if lines[-1].endswith((b"\n", b"\r")) else [lines.pop()]
+        self._tail_bytes = sum(map(len, self._tail))
         self._after_cr = buffer.endswith(b"\r")
         return [event for line in lines if (event := self._line(line.rstrip(b"\r\n"))) is not None]
 
@@ -64,10 +75,11 @@ class SSEDecoder:
         name, _, value = line.partition(b":")  # a comment has an empty name
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
+            self._data_bytes += len(value) + 1
         return None
 
     def _dispatch(self) -> bytes | None:
         if not self._data:
             return None
-        event, self._data = b"\n".join(self._data), []
+        event, self._data, self._data_bytes = b"\n".join(self._data), [], 0
         return event

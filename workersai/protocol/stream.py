@@ -22,7 +22,7 @@ from workersai.protocol.reply import (
     text_of,
     usage_of,
 )
-from workersai.protocol.sse import SSEDecoder
+from workersai.protocol.sse import MAX_EVENT_BYTES, SSEDecoder
 from workersai.protocol.stop import StopFilter
 from workersai.protocol.surrogates import Halves, HalvesOfCalls, repaired, value_of
 from workersai.protocol.values import Completion, Delta, ToolCallDelta, Usage
@@ -87,7 +87,17 @@ class StreamReader:
         """The deltas that ``data`` completes. A failure found in it shows in ``ended``, and ``close`` raises it."""
         if self._sniffing or self._whole is not None:
             return self._take(self._sniff(data) if self._sniffing else data)
-        return self._read(self._events.feed(data))
+        deltas = self._read(self._events.feed(data))
+        if self._events.pending_bytes > MAX_EVENT_BYTES and self._failure is None:
+            self._fail(
+                ServerError(
+                    f"The stream has an event of more than {MAX_EVENT_BYTES:,} bytes, which isn't part of an answer. "
+                    "The rest was not read. A proxy may have changed the reply.",
+                    retryable=False,
+                ),
+                deltas,
+            )
+        return deltas
 
     def close(self) -> list[Delta]:
         """The last deltas, once no more bytes come: held-back text, then one with the usage and the finish.
