@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
+import anyio
 import httpcore
 import httpx
 from pydantic import SecretStr
@@ -147,7 +148,12 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        try:
+            return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        except BaseException:  # httpcore closes it after an error, and not if it is cancelled
+            with anyio.CancelScope(shield=True):
+                await self.aclose()
+            raise
 
     @override
     def get_extra_info(self, info: str) -> Any:
