@@ -16,7 +16,7 @@ BENCH := benchmarks/.venv
 # The oldest versions that pyproject.toml allows have theirs, too.
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest test-pythons test-live fuzz bench bench-quick bench-bulk bench-retrieval record notebooks docs docs-serve setup format lint types all-tests unit slow clean
+.PHONY: demo test test-lowest test-pythons test-live fuzz bench bench-quick bench-bulk bench-retrieval soak record notebooks docs docs-serve setup format lint types all-tests unit slow clean
 
 demo: $(READY)  ## an answer, a stream, async and usage, with both frameworks
 	@$(BIN)/python examples/demo.py
@@ -44,6 +44,9 @@ bench-bulk: $(READY)  ## bulk work: 100,000 rows, and jobs that are killed: twel
 
 bench-retrieval: $(READY)  ## what is found in a real text with the local server's models: five minutes; writes benchmarks/retrieval.md
 	$(BIN)/python -m benchmarks.retrieval
+
+soak: $(READY)  ## half an hour of streams abandoned, cancelled, cut off and failed: no hang, no growth, no answer mixed up
+	$(BIN)/python -m benchmarks.soak
 
 record: $(READY)  ## recordings of each kind of exchange, from Cloudflare with credentials, else from the local server
 	$(BIN)/python -m tests.recording

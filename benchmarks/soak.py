@@ -70,7 +70,9 @@ def _reply(request: bytes) -> tuple[bytes, bool]:
         return right + right.replace(number.encode(), b"id-9999999999-"), True  # a stray reply
     if kind < 0.09:  # noqa: PLR2004
         return b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3 + right, True
-    return (b"no HTTP at all\r\n\r\n", False) if kind < 0.1 else (right, random.random() > 0.02)  # noqa: PLR2004, S311
+    if kind < 0.1:  # noqa: PLR2004
+        return b"no HTTP at all\r\n\r\n", False
+    return right, random.random() > 0.02  # noqa: PLR2004, S311
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -87,9 +87,8 @@ class BodyDecoder:
         self._left -= decoded
         if self._left < 0:
             raise ServerError(
-                f"The reply is larger than max_reply_bytes ({self._max_bytes:,} bytes, or "
-                f"{self._max_bytes / _MEBIBYTE:,.3g} MiB, decoded), so the rest was not read. Request less, or raise "
-                "max_reply_bytes.",
+                f"The reply is larger than max_reply_bytes ({_readable(self._max_bytes)}, decoded), so the rest was not "
+                "read. Request less, or raise max_reply_bytes.",
                 retryable=False,
             )
 
@@ -116,3 +115,7 @@ class BodyDecoder:
         # "deflate" is zlib's format by the standard, and a bare deflate stream by some servers.
         is_zlib = data[0] & 0x0F == zlib.DEFLATED
         return zlib.decompressobj(zlib.MAX_WBITS if is_zlib else _RAW_DEFLATE_WINDOW)
+
+
+def _readable(size: int) -> str:
+    return f"{size:,} bytes" + (f", or {size / _MEBIBYTE:.4g} MiB" if size >= _MEBIBYTE else "")

@@ -27,8 +27,8 @@ MAX_HEAD_BYTES = 131_072
 
 _MAX_FRAMING_BYTES = 1_048_576
 _FRAMING_PER_BODY_BYTE = 16  # a chunk of one byte takes six; chunk extensions and trailers take as much as they like
-_FIRST_FINAL_STATUS = 200
-_SWITCHING_PROTOCOLS = 101
+_FIRST_STATUS, _SWITCHING_PROTOCOLS, _FIRST_FINAL_STATUS = 100, 101, 200
+_HEADER_FRAMING = 4  # bytes: a colon, a space and the end of the line
 
 
 def request_bytes(request: Request) -> memoryview:
@@ -77,7 +77,7 @@ class ReplyParser:
         self.buffered = 0
         self._chunks: list[bytes] = []
         self.has_head = self.is_complete = False
-        self._head_bytes = self._framing_bytes = self._body_bytes = 0
+        self._head_bytes = self._header_bytes = self._framing_bytes = self._body_bytes = 0
         self._keeps_alive = self._has_surplus = False
 
     @property
@@ -105,7 +105,7 @@ class ReplyParser:
             return
         in_head, body_before = not self.has_head, self._body_bytes
         try:
-            self._parser.feed_data(data)
+            self._parse(self._parser, data)
         except httptools.HttpParserCallbackError as error:
             # Raised by a callback below: one of our checks, or a signal handler of the program, as Ctrl-C's.
             raise (error.__context__ or error) from None
@@ -114,6 +114,17 @@ class ReplyParser:
                 raise httpx.RemoteProtocolError(str(error)) from None
             self._has_surplus = True
         self._check_bounds(len(data), self._body_bytes - body_before, in_head=in_head)
+
+    def _parse(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
+        if len(data) > 1 and data.endswith((b"\r", b"\n")):
+            # llhttp skips line ends behind a reply and doesn't report them. So the last byte is parsed by itself: a
+            # reply that is complete before it is followed by something.
+            parser.feed_data(data[:-1])
+            if self.is_complete:
+                self._has_surplus = True
+                return
+            data = data[-1:]
+        parser.feed_data(data)
 
     def feed_end(self) -> None:
         """Takes note that the server has closed the connection.
@@ -132,8 +143,8 @@ class ReplyParser:
     def _check_bounds(self, received: int, body: int, *, in_head: bool) -> None:
         if in_head:
             self._head_bytes += received - body
-            if self._head_bytes > MAX_HEAD_BYTES and not self.is_complete:
-                raise httpx.RemoteProtocolError(f"the head of the reply is longer than {MAX_HEAD_BYTES:,} bytes")
+            if not self.has_head:  # else the framing of the body is among these bytes
+                _check_head_size(self._head_bytes)
             return
         self._framing_bytes += received - body
         if self._framing_bytes > _MAX_FRAMING_BYTES + _FRAMING_PER_BODY_BYTE * self._body_bytes:
@@ -150,7 +161,11 @@ class ReplyParser:
         """A header, or a trailer behind the body, which is ignored."""
         if self.has_head:
             return
+        self._header_bytes += len(name) + len(value) + _HEADER_FRAMING
+        _check_head_size(self._header_bytes)
         key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+        if key != "transfer-encoding":  # with white space behind it, llhttp may not see that a body is chunked
+            text = text.rstrip(" \t")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
@@ -158,6 +173,8 @@ class ReplyParser:
         if self.is_complete or self._parser is None:
             return
         status: int = self._parser.get_status_code()
+        if self._parser.get_http_version() not in ("1.0", "1.1") or status < _FIRST_STATUS:
+            raise httpx.RemoteProtocolError("the reply isn't HTTP/1.1")
         if status == _SWITCHING_PROTOCOLS:
             raise httpx.RemoteProtocolError("the server switched to another protocol")
         if status < _FIRST_FINAL_STATUS:
@@ -182,3 +199,8 @@ class ReplyParser:
             return
         self.is_complete = True
         self._keeps_alive = self._parser.should_keep_alive()
+
+
+def _check_head_size(size: int) -> None:
+    if size > MAX_HEAD_BYTES:
+        raise httpx.RemoteProtocolError(f"the head of the reply is longer than {MAX_HEAD_BYTES:,} bytes")
