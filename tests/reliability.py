@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import guarantees_calls, guarantees_jobs
+from tests.guarantees import Section
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -269,12 +274,40 @@ _CLASSES = """
 """
 
 
+SECTIONS = (*guarantees_calls.SECTIONS, *guarantees_jobs.SECTIONS)
+
+
 def page() -> str:
     """The page, as the repository has it."""
     classes = [f"| `{ours}` | `{theirs}` |" for ours, theirs in LANGCHAIN.items()]
     table, late = _table(CASES, "`timeout`"), _table(DEADLINE_CASES, "`deadline`")
-    others = [f"| {what} | {', '.join(f'`{test}`' for test in tests)} |\n" for what, tests in OTHERS]
-    return _HEAD + table + _DEADLINE + late + _OTHERS + "".join(others) + _CLASSES + "\n".join(classes) + "\n"
+    others = [f"| {what} | {_links(tests)} |\n" for what, tests in OTHERS]
+    sections = "".join(_section(section) for section in SECTIONS)
+    return (
+        _HEAD + table + _DEADLINE + late + _OTHERS + "".join(others) + sections + _CLASSES + "\n".join(classes) + "\n"
+    )
+
+
+def named_tests() -> list[str]:
+    """The tests that the page names beside those of its cells: a file and a function, or a file alone."""
+    named = [test for _, tests in OTHERS for test in tests]
+    named += [test for section in SECTIONS for row in section.rows for test in row.tests]
+    return list(dict.fromkeys(named))
+
+
+def _section(section: Section) -> str:
+    columns = (*section.columns, "tests")
+    lines = [columns, ("---",) * len(columns), *((*row.cells, _links(row.tests)) for row in section.rows)]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"\n## {section.title}\n\n{_wrapped(section.text)}\n\n{table}"
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False))
+
+
+def _links(tests: Iterable[str]) -> str:
+    return ", ".join(f"`{test}`" for test in tests)
 
 
 def _table(cases: list[Case], bound: str) -> str:
