@@ -233,7 +233,8 @@ _HEAD = """# What becomes of each failure
 Each row is a failure that `workersai serve --fault FAULT` produces, and `LocalServer(faults=...)`. It is met by a whole
 call and by a stream, sync and async, through LangChain and through LlamaIndex: eight cells, each of them a test, such
 as `tests/test_reliability.py::test_each_failure_is_told[3040-langchain-async-stream]`. This page is written by
-`python -m tests.reliability`, and a test holds it to the table that the cells are checked against.
+`python -m tests.reliability`, and a test holds it to the table that the cells are checked against. The later tables
+list what holds beyond single failures, each row with its tests.
 
 - **error**: the class of `workersai.errors`. Through LangChain it is LangChain's own as well, in the table below.
 - **requests**: how many are sent where each meets the fault, with `max_retries=1`: 2 are a retry. Nothing is tried
@@ -307,7 +308,7 @@ def _wrapped(text: str) -> str:
 
 
 def _links(tests: Iterable[str]) -> str:
-    return ", ".join(f"`{test}`" for test in tests)
+    return ", ".join(f"`{test}`" for test in tests) or "none yet"
 
 
 def _table(cases: list[Case], bound: str) -> str:
