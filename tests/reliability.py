@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import guarantees_calls, guarantees_jobs
+from tests.guarantees import Section
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -228,7 +233,8 @@ _HEAD = """# What becomes of each failure
 Each row is a failure that `workersai serve --fault FAULT` produces, and `LocalServer(faults=...)`. It is met by a whole
 call and by a stream, sync and async, through LangChain and through LlamaIndex: eight cells, each of them a test, such
 as `tests/test_reliability.py::test_each_failure_is_told[3040-langchain-async-stream]`. This page is written by
-`python -m tests.reliability`, and a test holds it to the table that the cells are checked against.
+`python -m tests.reliability`, and a test holds it to the table that the cells are checked against. The later tables
+list what holds beyond single failures, each row with its tests.
 
 - **error**: the class of `workersai.errors`. Through LangChain it is LangChain's own as well, in the table below.
 - **requests**: how many are sent where each meets the fault, with `max_retries=1`: 2 are a retry. Nothing is tried
@@ -269,12 +275,40 @@ _CLASSES = """
 """
 
 
+SECTIONS = (*guarantees_calls.SECTIONS, *guarantees_jobs.SECTIONS)
+
+
 def page() -> str:
     """The page, as the repository has it."""
     classes = [f"| `{ours}` | `{theirs}` |" for ours, theirs in LANGCHAIN.items()]
     table, late = _table(CASES, "`timeout`"), _table(DEADLINE_CASES, "`deadline`")
-    others = [f"| {what} | {', '.join(f'`{test}`' for test in tests)} |\n" for what, tests in OTHERS]
-    return _HEAD + table + _DEADLINE + late + _OTHERS + "".join(others) + _CLASSES + "\n".join(classes) + "\n"
+    others = [f"| {what} | {_links(tests)} |\n" for what, tests in OTHERS]
+    sections = "".join(_section(section) for section in SECTIONS)
+    return (
+        _HEAD + table + _DEADLINE + late + _OTHERS + "".join(others) + sections + _CLASSES + "\n".join(classes) + "\n"
+    )
+
+
+def named_tests() -> list[str]:
+    """The tests that the page names beside those of its cells: a file and a function, or a file alone."""
+    named = [test for _, tests in OTHERS for test in tests]
+    named += [test for section in SECTIONS for row in section.rows for test in row.tests]
+    return list(dict.fromkeys(named))
+
+
+def _section(section: Section) -> str:
+    columns = (*section.columns, "tests")
+    lines = [columns, ("---",) * len(columns), *((*row.cells, _links(row.tests)) for row in section.rows)]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"\n## {section.title}\n\n{_wrapped(section.text)}\n\n{table}"
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False))
+
+
+def _links(tests: Iterable[str]) -> str:
+    return ", ".join(f"`{test}`" for test in tests) or "none yet"
 
 
 def _table(cases: list[Case], bound: str) -> str:

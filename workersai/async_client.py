@@ -31,8 +31,8 @@ T = TypeVar("T")
 class AsyncClient(AsyncRetrievalClient):
     """Calls Workers AI from asyncio; it takes the arguments of :class:`~workersai.Client`.
 
-    The word ``http_client="httpx"`` chooses connections of httpx's, which take more time at each call; a client of your
-    own is used as it is.
+    ``http_client="httpx"`` makes calls over httpx's connections, which take more time for each call. Tools that hook
+    into httpx, such as vcrpy, need it. Your own client is used as it is.
 
     Connections belong to their event loop, where all clients share them: at most 1,000 at once, kept for 60 seconds.
     They are closed with the last client that is closed (by ``aclose``, or the end of an ``async with`` block), or with

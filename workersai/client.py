@@ -44,7 +44,7 @@ class Client(RetrievalClient):
 
     Its connections are made on first use, at most 1,000 at once, and kept for 60 seconds. All clients of a process
     share them, and they are closed with the last client that is closed (by ``close``, or the end of a ``with`` block),
-    or with the process. Proxy settings in the environment are honoured, as httpx does it.
+    or with the process. Proxies are read from HTTPS_PROXY, ALL_PROXY and NO_PROXY.
 
     Raises:
         ConfigurationError: the account or the token is missing, or the base URL can't be right.

@@ -59,7 +59,7 @@ class Connected(RequestOptions):
     http_async_client: SkipJsonSchema[httpx.AsyncClient | Literal["httpx"] | None] = Field(
         default=None, frozen=True, exclude=True, repr=False
     )
-    """The same for async calls; or the word ``"httpx"`` for connections of httpx's own in place of aiohttp's."""
+    """The same for async calls; or the word ``"httpx"`` for connections of httpx's in place of this package's own."""
 
     _of_a_call: ClassVar[type[RequestOptions]] = RequestOptions
     _client: Client = PrivateAttr()

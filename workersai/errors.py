@@ -180,7 +180,7 @@ class APIConnectionError(WorkersAIError):
 
 
 class ServerError(WorkersAIError):
-    """The service, or the edge in front of it, failed; or it sent what is no reply of its own."""
+    """The service or Cloudflare failed, or sent a reply that can't be parsed or is too large."""
 
     default_retryable = True
 

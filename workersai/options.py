@@ -128,12 +128,12 @@ class RequestOptions(BaseModel):
     :class:`~workersai.RateLimit`. By default none."""
 
     deadline: Annotated[float | None, AfterValidator(_checked_positive)] = None
-    """Seconds that the whole call may take, with its retries and, of a stream, to its last piece; by default no limit.
+    """Seconds for the whole call, with its retries and, for a stream, up to its last delta. Default: no limit.
 
-    :class:`~workersai.errors.APITimeoutError` when they are over, with what a stream had brought in its ``partial``;
-    what its reader does between two pieces counts. A retry that it leaves no time for is not waited for.
-    A sync call with an ``http_client`` of one's own looks at it between two pieces of the reply, and no wait of it is
-    longer than what is left when its request is sent.
+    Raises :class:`~workersai.errors.APITimeoutError` when exceeded. Its ``partial`` holds all that was received.
+    The deadline holds in each phase, from looking up the host to decompression, and is checked before each delta. Time
+    that your code spends between deltas counts. A retry is skipped if too little time is left. With your own
+    ``httpx.Client``, the deadline is checked between two pieces of the body, and limits each single wait before.
     """
 
     max_retries: Annotated[int | None, Field(ge=0)] = None
