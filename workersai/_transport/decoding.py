@@ -87,8 +87,8 @@ class BodyDecoder:
         self._left -= decoded
         if self._left < 0:
             raise ServerError(
-                f"The reply is larger than max_reply_bytes ({_readable(self._max_bytes)}, decoded), so the rest was not "
-                "read. Request less, or raise max_reply_bytes.",
+                f"The reply is larger than max_reply_bytes ({_readable(self._max_bytes)}, decoded), so the rest was "
+                "not read. Request less, or raise max_reply_bytes.",
                 retryable=False,
             )
 
