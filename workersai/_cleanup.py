@@ -15,6 +15,7 @@ import atexit
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -74,6 +75,14 @@ def submit(work: Work) -> None:
     number = next(_state.numbers)
     _state.pending.add(number)
     _state.queue.put((number, work))
+
+
+def finish(work: Work) -> None:
+    """Does something in a ``finally``: at once, or by the thread if the code is being ended by ``GeneratorExit``."""
+    if isinstance(sys.exc_info()[1], GeneratorExit):
+        submit(work)
+    else:
+        work()
 
 
 def pending() -> int:

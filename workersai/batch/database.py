@@ -10,10 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from workersai._cleanup import flush
 from workersai.batch.files import APPLICATION, VERSION, Lock, create_private, is_at, reading, told
 from workersai.batch.rescue import leave, rescue
 from workersai.batch.tables import TABLES, check_complete, check_pages, checksum, fact
 from workersai.errors import JournalError
+
+# What is open. The garbage collector ends the parts of an abandoned job in any order: it must leave these files to the
+# clean-up thread.
+_OPEN: set[Database] = set()
 
 
 class Database:
@@ -44,6 +49,7 @@ class Database:
         Raises:
             JournalError: it is no journal, is in use, or can't be made; or it isn't there, and must be.
         """
+        flush()  # a job that was left may still be closing this journal
         with reading(self.path):
             if self.path is not None:
                 if must_exist and not self.path.exists():
@@ -55,6 +61,7 @@ class Database:
             self._make_or_know()
             self._db.execute("PRAGMA journal_mode=WAL")
             self._status = None if self.path is None else self.path.stat()
+            _OPEN.add(self)
 
     def _make_or_know(self) -> None:
         known = self._value("PRAGMA application_id") == APPLICATION
@@ -72,6 +79,7 @@ class Database:
 
     def close(self) -> None:
         """Closes it, as far as it is open; it is one file again, or none where it was new and nothing was begun."""
+        _OPEN.discard(self)
         if "_db" in self.__dict__:
             if self._is_there():  # or its other files are elsewhere
                 with suppress(sqlite3.Error, JournalError):  # somebody reads it just now, or nothing can be written

@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from workersai._cleanup import flush
 from workersai.batch.job import Job
 from workersai.batch.values import BatchResult, Progress
 from workersai.jobs import tasks, threads
@@ -37,6 +38,7 @@ class Batch(Iterator[BatchResult]):
     def close(self) -> None:
         """Stops the job. Single calls that are under way end unheard; batches go on at the service."""
         self._results.close()
+        flush()
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from dataclasses import fields
 from functools import partial
 from itertools import islice
 
+from workersai._cleanup import finish
 from workersai.batch.fatal import is_fatal
 from workersai.batch.journal import Journal
 from workersai.batch.opening import Opening
@@ -79,8 +80,11 @@ class Job:
             yield from self._hand_stored()
             yield from self._go_on()
         finally:
-            self._books.close()
-            self._journal.close()
+            finish(self._close)
+
+    def _close(self) -> None:
+        self._books.close()
+        self._journal.close()
 
     def _begin_books(self) -> None:
         counted = self._journal.progress()

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from itertools import islice
 from typing import Any
 
+from workersai._cleanup import drain
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
 from workersai.flows import Flow
@@ -45,6 +46,7 @@ async def results_in_tasks(
     finally:
         await tasks.cancel()
         flow.close()
+        drain()  # what the flow has left
 
 
 def _taker(requests: Iterable[Any] | AsyncIterable[Any]) -> Callable[[int], Awaitable[list[Any]]]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from workersai._cleanup import drain, finish, start
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
 from workersai.flows import Flow
@@ -23,6 +24,7 @@ _A_WHILE = 0.5  # seconds; who asks to stop, or interrupts, is heard after so lo
 def results_in_threads(flow: JobFlow, requests: Iterable[Any], pump: Pump) -> Generator[Any, None, None]:
     """What a job hands over; its calls are made in threads."""
     sources, threads, outcome = iter(requests), _Threads(pump), None
+    start()  # now, since the end may come in a finalizer, which can start no thread
     try:
         while True:
             try:
@@ -45,7 +47,8 @@ def results_in_threads(flow: JobFlow, requests: Iterable[Any], pump: Pump) -> Ge
                     yield from results
     finally:
         flow.close()
-        threads.leave()
+        finish(threads.leave)
+        finish(drain)  # what the flow has left, if it was interrupted
 
 
 class _Threads:

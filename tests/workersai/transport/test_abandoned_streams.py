@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -152,6 +153,33 @@ def test_what_an_abandoned_stream_may_have_cost_is_counted(server: RawServer) ->
         gc.collect()
         assert tracker.calls == 3
         assert tracker.unpriced_calls == 3
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_jobs_may_be_collected_at_any_allocation(server: RawServer, tmp_path: Path, threads: int) -> None:
+    """A job has threads, locks and a journal, which can be continued once the job is collected."""
+    client = Client(**server.account)
+
+    def work() -> None:
+        for number in range(2):
+            path = tmp_path / f"{threading.get_ident()}-{number}.journal"
+            options: Any = {"mode": "calls", "rate_limit": None, "concurrency": 3, "journal": path}
+            job = client.batch(["one", "two", "three", "four", "five"], **options)
+            assert next(job).completion is not None
+            Keeper(job)
+
+    before = gc.get_threshold()
+    try:
+        for threshold in (15, 40, 100, 250):
+            gc.set_threshold(threshold, 2, 2)
+            in_threads(threads, work)
+            gc.collect()
+            for path in tmp_path.glob("*.journal"):
+                assert len(list(client.batch(None, journal=path, mode="calls", rate_limit=None))) == 5, "it goes on"
+            for path in tmp_path.iterdir():
+                path.unlink()
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_ends_that_wait_stay_bounded(server: RawServer) -> None:
