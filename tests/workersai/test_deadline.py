@@ -298,27 +298,30 @@ def test_the_readers_own_time_counts_and_what_was_received_is_in_the_error(serve
 def test_a_burst_of_deltas_does_not_outlast_the_deadline(word: str) -> None:
     """All of it is received at once; its reader takes far longer than the deadline."""
     events = b'data: {"response":"word "}\n\n' * 500 + b"data: [DONE]\n\n"
-    seen = 0
+    deltas: list[str] = []
 
-    def read(settings: dict[str, Any]) -> None:
-        nonlocal seen
+    def read(settings: dict[str, Any], seconds: float) -> None:
         with Client(**settings) as client:
-            for _ in client.stream("hi", deadline=SECONDS):
-                seen += 1
-                time.sleep(SECONDS / 4)
+            for delta in client.stream("hi", deadline=seconds):
+                deltas.append(delta.text)
+                time.sleep(seconds / 4)
 
-    async def read_async(settings: dict[str, Any]) -> None:
-        nonlocal seen
+    async def read_async(settings: dict[str, Any], seconds: float) -> None:
         async with AsyncClient(**settings, http_client="httpx" if word == "httpx" else None) as client:
-            async for _ in client.stream("hi", deadline=SECONDS):
-                seen += 1
-                await asyncio.sleep(SECONDS / 4)
+            async for delta in client.stream("hi", deadline=seconds):
+                deltas.append(delta.text)
+                await asyncio.sleep(seconds / 4)
 
-    with answering_once(events) as settings, pytest.raises(APITimeoutError, match="its deadline") as caught:
-        read(settings) if word == "sync" else asyncio.run(read_async(settings))
-    assert 1 <= seen <= 5
-    assert caught.value.partial is not None
-    assert caught.value.partial.text.startswith("word " * seen)
+    def attempt(seconds: float) -> int:
+        deltas.clear()
+        with answering_once(events) as settings, pytest.raises(APITimeoutError, match="its deadline") as caught:
+            read(settings, seconds) if word == "sync" else asyncio.run(read_async(settings, seconds))
+        assert len(deltas) <= 5
+        partial = caught.value.partial.text if caught.value.partial else ""
+        assert partial.startswith("".join(deltas)), "nothing that was handed over is missing"
+        return len(deltas)
+
+    assert outcome_in_time(attempt, bool)
 
 
 @contextlib.contextmanager

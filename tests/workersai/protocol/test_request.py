@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from tests.support import request_of
 from workersai import Message, Settings, ToolCall
@@ -67,10 +68,10 @@ def test_nothing_is_sent_that_was_not_set() -> None:
 
 def test_headers_carry_the_token_the_gateway_and_the_session() -> None:
     request = request_of(SETTINGS, "hi", call_options({"gateway": "my-gateway", "session_affinity": "chat-1"}))
-    assert request.headers["authorization"] == "Bearer secret-token"
+    assert request.headers["authorization"] == SecretStr("Bearer secret-token")
     assert request.headers["cf-aig-gateway-id"] == "my-gateway"
     assert request.headers["x-session-affinity"] == "chat-1"
-    assert "secret-token" not in repr(request)
+    assert "secret-token" not in repr(request) + repr(request.headers)
 
 
 def test_reject_if_busy_stands_beside_the_other_fields() -> None:
