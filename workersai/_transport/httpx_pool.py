@@ -27,7 +27,7 @@ from workersai._transport.http1 import ReplyParser
 from workersai._transport.httpx_clients import new_timeout
 from workersai._transport.proxies import Origin
 from workersai.errors import ConfigurationError
-from workersai.settings import DEFAULT_TIMEOUT
+from workersai.settings import DEFAULT_TIMEOUT, is_loopback
 
 _PLACEHOLDER = re.compile(rb"workersai-secret-[0-9a-f]{32}")
 
@@ -59,8 +59,9 @@ def new_async_client(origin: Origin) -> httpx.AsyncClient:
     Raises:
         ConfigurationError: The environment's proxy or certificate settings can't be used.
     """
-    # Without TLS an origin is this machine, which is reached directly: a proxy would be sent the token in the clear.
-    direct: dict[str, Any] = {} if origin.tls else {"all://": None}
+    # Without TLS an origin is this machine, too: a proxy would be sent the token in the clear.
+    is_direct = not origin.tls or is_loopback(origin.host)
+    direct: dict[str, Any] = {"all://": None} if is_direct else {}
     try:
         http = httpx.AsyncClient(
             timeout=new_timeout(DEFAULT_TIMEOUT), verify=pools.new_tls_context(), limits=pools.LIMITS, mounts=direct
@@ -147,6 +148,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
+        self._parser.discard()  # what follows is encrypted
         return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
 
     @override
