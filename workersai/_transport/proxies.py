@@ -161,7 +161,7 @@ def _open_http(proxy: Proxy, origin: Origin) -> Handshake:
     if not status[1].startswith(b"2"):  # an explanation may follow
         reason = (status[1] + status[2]).decode("latin-1")[:_MAX_REASON]
         raise httpx.ProxyError(f"the proxy refused the connection: {reason}")
-    if not reply.endswith(b"\r\n\r\n"):
+    if reply.index(b"\r\n\r\n") + 4 != len(reply):
         raise httpx.ProxyError("the proxy sent more than its reply to CONNECT")
 
 
