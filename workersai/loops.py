@@ -42,9 +42,9 @@ async def leave(user: object) -> None:
 def _new_pool(key: PoolKey, word: Word) -> Pool[AsyncTransport]:
     origin, _ = key
     if word == "httpx":
-        from workersai._transport.httpx_pool import Placeholder, new_async_client  # noqa: PLC0415 - rarely used
+        from workersai._transport.httpx_pool import new_transport  # noqa: PLC0415 - rarely used
 
-        return Pool(AsyncHttpxTransport(new_async_client(origin), Placeholder), is_guarded=True)
+        return Pool(new_transport(origin), is_guarded=True)
     transport = AsyncPool(origin, *route_to(origin), pools.LIMITS)
     return Pool(transport, forget=transport.forget)
 

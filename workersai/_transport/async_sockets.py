@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 import httpx
 
+from workersai._transport.async_tls import OuterTls
 from workersai._transport.limits import WaitLimit
-from workersai._transport.proxies import Origin, Proxy, open_tunnel
+from workersai._transport.proxies import Handshake, Origin, Proxy, open_tunnel
 from workersai._transport.sockets import Address, address_from_literal, look_up
 
 _NEXT_ADDRESS_AFTER = 0.25  # seconds (RFC 8305, "Happy Eyeballs")
@@ -44,7 +45,7 @@ async def connect(
             if proxy is not None and proxy.tls:
                 return await _connect_through_tls(connected, proxy, origin, tls, new_protocol)
             if proxy is not None:
-                await _open_tunnel(connected, proxy, origin)
+                await _open_plain_tunnel(connected, proxy, origin)
             return await _read_by(connected, new_protocol, tls if origin.tls else None, origin.host)
         except OSError as error:
             raise httpx.ConnectError(str(error)) from error
@@ -133,18 +134,31 @@ async def _read_by(
     return protocol
 
 
-async def _open_tunnel(connected: socket.socket, proxy: Proxy, origin: Origin) -> None:
-    loop, handshake = asyncio.get_running_loop(), open_tunnel(proxy, origin)
+async def _open_tunnel(
+    handshake: Handshake,
+    receive: Callable[[], Awaitable[bytes]],
+    send: Callable[[bytes | memoryview], Awaitable[None]],
+) -> None:
     try:
         step = next(handshake)
         while True:
             if step is None:
-                step = handshake.send(await loop.sock_recv(connected, _RECEIVE_SIZE))
+                step = handshake.send(await receive())
             else:
-                await loop.sock_sendall(connected, step)
+                await send(step)
                 step = next(handshake)
     except StopIteration:
         return
+
+
+async def _open_plain_tunnel(connected: socket.socket, proxy: Proxy, origin: Origin) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        await _open_tunnel(
+            open_tunnel(proxy, origin),
+            lambda: loop.sock_recv(connected, _RECEIVE_SIZE),
+            lambda data: loop.sock_sendall(connected, data),
+        )
     except BaseException:
         connected.close()
         raise
@@ -158,34 +172,13 @@ async def _connect_through_tls(
     new_protocol: Callable[[], ProtocolT],
 ) -> ProtocolT:
     """Opens a tunnel through a proxy whose own connection is encrypted."""
-    loop, handshake = asyncio.get_running_loop(), open_tunnel(proxy, origin)
-    reader, writer = await asyncio.open_connection(sock=connected, ssl=tls, server_hostname=proxy.host)
+    if tls is None:
+        connected.close()
+        raise OSError("no TLS context was given")
+    outer = await _read_by(connected, OuterTls, tls, proxy.host)
     try:
-        step = next(handshake)
-        while True:
-            if step is None:
-                step = handshake.send(await reader.read(_RECEIVE_SIZE))
-            else:
-                writer.write(step)
-                step = next(handshake)
-    except StopIteration:
-        pass
+        await _open_tunnel(open_tunnel(proxy, origin), outer.receive, outer.send)
+        return await outer.encrypt(tls, origin.host, new_protocol)
     except BaseException:
-        writer.transport.abort()
+        outer.abort()
         raise
-    protocol = new_protocol()
-    transport = writer.transport
-    try:
-        if tls is not None and origin.tls:
-            inner = await loop.start_tls(transport, protocol, tls, server_hostname=origin.host)
-            protocol.connection_made(_established(inner))
-    except BaseException:
-        transport.abort()
-        raise
-    return protocol
-
-
-def _established(transport: asyncio.Transport | None) -> asyncio.Transport:
-    if transport is None:
-        raise OSError("the proxy closed the connection")
-    return transport

@@ -10,6 +10,7 @@ httpcore leaves two gaps, which its network interface lets us close:
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import ssl
@@ -25,10 +26,12 @@ from typing_extensions import override
 
 from workersai import pools
 from workersai._transport.http1 import ReplyParser
-from workersai._transport.httpx_clients import new_timeout
+from workersai._transport.httpx_clients import AsyncHttpxTransport, new_timeout
 from workersai._transport.proxies import Origin
 from workersai.errors import ConfigurationError
-from workersai.settings import DEFAULT_TIMEOUT
+from workersai.settings import DEFAULT_TIMEOUT, is_loopback
+
+logger = logging.getLogger("workersai")
 
 _PLACEHOLDER = re.compile(rb"workersai-secret-[0-9a-f]{32}")
 
@@ -54,33 +57,58 @@ class Placeholder:
         return found[0] if placeholder is None else placeholder.secret.get_secret_value().encode("latin-1")
 
 
-def new_async_client(origin: Origin) -> httpx.AsyncClient:
+def new_transport(origin: Origin) -> AsyncHttpxTransport:
+    """A client with our settings, and what sends requests through it.
+
+    Where the names that httpx keeps private are gone, its connections can't be watched: then none is used twice, and
+    requests bear their secrets.
+
+    Raises:
+        ConfigurationError: The environment's proxy or certificate settings can't be used.
+    """
+    http = _new_client(origin, pools.LIMITS)
+    if _watch_connections(http):
+        return AsyncHttpxTransport(http, Placeholder)
+    logger.debug("This version of httpx is not known: its connections are not used again")
+    once = httpx.Limits(max_connections=pools.LIMITS.max_connections, max_keepalive_connections=0)
+    return AsyncHttpxTransport(_new_client(origin, once))
+
+
+def _new_client(origin: Origin, limits: httpx.Limits) -> httpx.AsyncClient:
     """A client with our settings; proxies are those of the environment, as httpx reads them.
 
     Raises:
         ConfigurationError: The environment's proxy or certificate settings can't be used.
     """
-    # Without TLS an origin is this machine, which is reached directly: a proxy would be sent the token in the clear.
-    direct: dict[str, Any] = {} if origin.tls else {"all://": None}
+    # Without TLS an origin is this machine, too: a proxy would be sent the token in the clear.
+    is_direct = not origin.tls or is_loopback(origin.host)
+    direct: dict[str, Any] = {"all://": None} if is_direct else {}
     try:
-        http = httpx.AsyncClient(
-            timeout=new_timeout(DEFAULT_TIMEOUT), verify=pools.new_tls_context(), limits=pools.LIMITS, mounts=direct
+        return httpx.AsyncClient(
+            timeout=new_timeout(DEFAULT_TIMEOUT), verify=pools.new_tls_context(), limits=limits, mounts=direct
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise ConfigurationError(
             f"The environment's settings for HTTP can't be used ({type(error).__name__}: {error}). Look at HTTP_PROXY, "
             "HTTPS_PROXY, ALL_PROXY and NO_PROXY, or pass an http_client of your own."
         ) from error
-    _watch_connections(http)
-    return http
 
 
-def _watch_connections(http: httpx.AsyncClient) -> None:
-    """Puts our network backend below the client's pools, for which httpx has no public way."""
-    for transport in (http._transport, *http._mounts.values()):  # noqa: SLF001
-        pool = getattr(transport, "_pool", None)
-        if pool is not None:
-            pool._network_backend = _Backend(pool._network_backend)  # noqa: SLF001
+def _watch_connections(http: httpx.AsyncClient) -> bool:
+    """Puts our network backend below the client's pools, for which httpx has no public way; returns if it could."""
+    mounts = getattr(http, "_mounts", None)
+    if mounts is None:
+        return False
+    proxied = (transport for transport in mounts.values() if transport is not None)  # None leads past a proxy
+    watched: list[Any] = [
+        getattr(transport, "_pool", None) for transport in (getattr(http, "_transport", None), *proxied)
+    ]
+    backends: list[Any] = [getattr(pool, "_network_backend", None) for pool in watched]
+    if None in backends:
+        return False
+    for pool, backend in zip(watched, backends, strict=True):
+        pool._network_backend = _Backend(backend)  # noqa: SLF001
+    return True
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
@@ -148,6 +176,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
+        self._parser.discard()  # what follows is encrypted
         try:
             return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
         except BaseException:  # httpcore closes it after an error, and not if it is cancelled

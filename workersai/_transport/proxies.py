@@ -19,6 +19,7 @@ import httpx
 from pydantic import SecretStr
 
 from workersai.errors import ConfigurationError
+from workersai.settings import is_loopback
 
 logger = logging.getLogger("workersai")
 
@@ -26,6 +27,7 @@ Handshake = Generator[bytes | memoryview | None, bytes, None]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _MAX_REPLY_BYTES = 65_536
+_MAX_REASON = 200  # characters of it in an error
 _SOCKS_VERSION = 5
 _NO_AUTHENTICATION, _PASSWORD = 0, 2
 _ADDRESS_SIZES = {1: 4, 4: 16}  # IPv4 and IPv6; a name has its length in front
@@ -65,12 +67,13 @@ class Proxy:
 def proxy_for(origin: Origin) -> Proxy | None:
     """The proxy that the environment names for an origin (HTTPS_PROXY, ALL_PROXY, NO_PROXY); None for a direct way.
 
-    Only origins with TLS are reached through a proxy: it would see the token of any other.
+    Only origins with TLS are reached through a proxy: it would see the token of any other. This machine is reached
+    directly: what a proxy would connect to under its name is another one.
 
     Raises:
         ConfigurationError: The variable doesn't hold the URL of a proxy.
     """
-    if not origin.tls:
+    if not origin.tls or is_loopback(origin.host):
         return None
     environment = getproxies()
     if _is_exempt(origin, environment.get("no", "")):
@@ -123,7 +126,7 @@ def _matches(entry: str, origin: Origin) -> bool:
         except ValueError:
             return False  # a name, which is not looked up here
     name, _, port = entry.rpartition(":") if re.search(r":\d+$", entry) else (entry, "", "")
-    if port and int(port) != origin.port:
+    if port and port.lstrip("0") != str(origin.port):
         return False
     name = name.strip("[]").removeprefix("*").removeprefix(".")
     if not name or not re.fullmatch(r"[\w.:-]+", name):
@@ -153,10 +156,13 @@ def _open_http(proxy: Proxy, origin: Origin) -> Handshake:
         if not received or len(reply) > _MAX_REPLY_BYTES:
             raise httpx.ProxyError("the proxy's reply to CONNECT isn't HTTP")
     status = re.match(rb"HTTP/1\.[01] (\d{3})([^\r\n]*)\r\n", reply)
-    if status is None or not reply.endswith(b"\r\n\r\n"):
+    if status is None:
         raise httpx.ProxyError("the proxy's reply to CONNECT isn't HTTP")
-    if not status[1].startswith(b"2"):
-        raise httpx.ProxyError(f"the proxy refused the connection: {(status[1] + status[2]).decode('latin-1')}")
+    if not status[1].startswith(b"2"):  # an explanation may follow
+        reason = (status[1] + status[2]).decode("latin-1")[:_MAX_REASON]
+        raise httpx.ProxyError(f"the proxy refused the connection: {reason}")
+    if reply.index(b"\r\n\r\n") + 4 != len(reply):
+        raise httpx.ProxyError("the proxy sent more than its reply to CONNECT")
 
 
 def _authorization(proxy: Proxy) -> str:
@@ -168,10 +174,13 @@ def _authorization(proxy: Proxy) -> str:
 
 def _open_socks(proxy: Proxy, origin: Origin) -> Handshake:
     """SOCKS 5 (RFC 1928) with a password (RFC 1929) if the proxy's URL has one; the proxy looks up the host."""
-    yield bytes((_SOCKS_VERSION, 1, _PASSWORD if proxy.username else _NO_AUTHENTICATION))
+    accepted = (_NO_AUTHENTICATION, _PASSWORD) if proxy.username else (_NO_AUTHENTICATION,)
+    yield bytes((_SOCKS_VERSION, 1, accepted[-1]))
     received = _Received()
     version, method = yield from received.take(2)
-    if version != _SOCKS_VERSION or method not in (_NO_AUTHENTICATION, _PASSWORD):
+    if version != _SOCKS_VERSION:
+        raise httpx.ProxyError("the proxy's reply isn't SOCKS 5")
+    if method not in accepted:
         raise httpx.ProxyError("the SOCKS proxy accepts no authentication that is configured")
     if method == _PASSWORD:
         yield memoryview(b"\x01" + _counted(proxy.username) + _counted(proxy.password.get_secret_value()))
@@ -179,7 +188,9 @@ def _open_socks(proxy: Proxy, origin: Origin) -> Handshake:
         if refused:
             raise httpx.ProxyError("the SOCKS proxy refused the user name or the password")
     yield b"\x05\x01\x00\x03" + _counted(origin.host) + origin.port.to_bytes(2, "big")
-    _, failure, _, kind = yield from received.take(4)
+    version, failure, _, kind = yield from received.take(4)
+    if version != _SOCKS_VERSION:
+        raise httpx.ProxyError("the proxy's reply isn't SOCKS 5")
     if failure:
         raise httpx.ProxyError(f"the SOCKS proxy refused the connection (code {failure})")
     size = _ADDRESS_SIZES[kind] if kind in _ADDRESS_SIZES else (yield from received.take(1))[0]

@@ -210,7 +210,6 @@ class _TlsInTls:
         self._stream = stream
         self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = tls.wrap_bio(self._received, self._to_send, server_hostname=host)
-        self._stream.settimeout(limit.seconds())
         self._do(self._tls.do_handshake, limit)
 
     def _do(self, action: Callable[[], Any], limit: WaitLimit | None = None) -> Any:
@@ -219,6 +218,8 @@ class _TlsInTls:
             try:
                 result = action()
             except ssl.SSLWantReadError:
+                if limit is not None:
+                    self._stream.settimeout(limit.seconds())
                 self._flush()
                 received = self._stream.recv(RECEIVE_SIZE)
                 self._received.write(received) if received else self._received.write_eof()
