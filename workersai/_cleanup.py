@@ -117,6 +117,7 @@ def flush() -> None:
         if threading.current_thread() is _state.thread:
             return
         time.sleep(_MOMENT)
+    _state.pending -= awaited  # what takes longer, or was lost as a signal handler raised, is awaited once
 
 
 def _start_over() -> None:

@@ -108,4 +108,8 @@ class AsyncClient(AsyncRetrievalClient):
         if self._given_pool is not None:
             return self._given_pool
         word: Word = "httpx" if self._given_http_client else None
-        return await pool_here(self, self._pool_key, word)
+        pool = await pool_here(self, self._pool_key, word)
+        if self._closed:  # by another thread in the meantime
+            await self.aclose()
+            self.check_open()
+        return pool

@@ -163,7 +163,11 @@ class Client(RetrievalClient):
 
     def _pool(self) -> Pool[SyncTransport]:
         self.check_open()
-        return self._given_pool or _POOLS.get(self._pool_key, self, self._new_pool)
+        pool = self._given_pool or _POOLS.get(self._pool_key, self, self._new_pool)
+        if self._closed:  # in the meantime, by another thread or a signal handler
+            self.close()
+            self.check_open()
+        return pool
 
     def _new_pool(self) -> Pool[SyncTransport]:
         origin, _ = self._pool_key

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
+import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import cache, wraps
@@ -20,6 +22,7 @@ from workersai.protocol.values import Usage
 _inside: ContextVar[tuple[CostTracker, ...]] = ContextVar("workersai_cost_trackers", default=())
 _open: list[CostTracker] = []
 _LOCK = threading.RLock()
+_trackers: weakref.WeakSet[CostTracker] = weakref.WeakSet()
 _ROUNDING = 1e-9  # dollars
 _STARTED_INSIDE = "_workersai_cost_trackers"
 
@@ -50,6 +53,7 @@ class CostTracker:
         self.budget = budget
         # One that may be taken twice: the garbage collector may end a stream in the midst of counting another.
         self._lock = threading.RLock()
+        _trackers.add(self)
         self._calls = self._unpriced_calls = 0
         self._prompt_tokens = self._completion_tokens = self._cached_tokens = 0
         self._cost = self._held = self._saved = 0.0
@@ -183,7 +187,7 @@ class CostTracker:
             self._held += dollars
 
     def release(self, dollars: float) -> None:
-        """Gives back what was kept for a call that came to nothing."""
+        """Releases the reservation of a call that isn't billed."""
         with self._lock:
             self._held -= dollars
 
@@ -213,6 +217,18 @@ class CostTracker:
 
     def __getstate__(self) -> Mapping[str, Any]:
         raise TypeError("A CostTracker counts in its own process, and can't be pickled or copied.")
+
+
+def _start_over() -> None:
+    """In a forked process: another thread of the parent may have held the locks."""
+    global _LOCK  # noqa: PLW0603
+    _LOCK = threading.RLock()
+    for tracker in list(_trackers):
+        tracker._lock = threading.RLock()  # noqa: SLF001 - its own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over)
 
 
 def trackers_here() -> tuple[CostTracker, ...]:

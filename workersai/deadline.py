@@ -31,7 +31,7 @@ class Deadline:
         return self.left() == 0
 
     def leaves(self, seconds: float) -> bool:
-        """Whether there are more seconds left than these."""
+        """Whether more than ``seconds`` are left."""
         left = self.left()
         return left is None or left > seconds
 

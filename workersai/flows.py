@@ -48,7 +48,7 @@ class ReceiveAll:
 
 @dataclass(frozen=True)
 class HangUp:
-    """Close the connection of a reply that nobody reads on, so that no more of it is written and paid for."""
+    """Close the connection early, so that the model stops generating tokens that are paid for."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import httpx
+from pydantic import SecretStr
 
 from workersai._transport.proxies import Origin, Proxy, proxy_for
 from workersai.errors import ConfigurationError
@@ -77,7 +78,7 @@ class Pools(Generic[KeyT, TransportT]):
 
     def __init__(self) -> None:
         # Held to look up a pool, or to make one: in normal code only, never in a finalizer.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pools: dict[KeyT, Pool[TransportT]] = {}
         self._of_the_parent: list[Pool[TransportT]] = []
         if hasattr(os, "register_at_fork"):
@@ -130,12 +131,13 @@ class Pools(Generic[KeyT, TransportT]):
         self._lock.release()
 
 
-PoolKey = tuple[Origin, tuple[str | None, ...]]
+PoolKey = tuple[Origin, tuple[SecretStr, ...]]
 
 
 def settings_key(settings: Settings) -> PoolKey:
     """What decides on a pool: the origin, and the environment."""
-    environment = (os.environ.get(name.lower()) or os.environ.get(name) for name in _ENVIRONMENT)
+    # Secret, since the URL of a proxy may hold a password, and tracebacks show the key.
+    environment = (SecretStr(os.environ.get(name.lower()) or os.environ.get(name) or "") for name in _ENVIRONMENT)
     return Origin.from_url(settings.base_url), tuple(environment)
 
 

@@ -65,7 +65,7 @@ def check_open(pool: Pool[Any]) -> None:
 
 def _closed() -> APIConnectionError:
     return APIConnectionError(
-        "The client was closed before this call had ended. Close it once its calls are done.", retryable=False
+        "The client was closed before this call had ended. Close it after all calls have finished.", retryable=False
     )
 
 
@@ -100,7 +100,9 @@ def _forget_frames(error: BaseException | None) -> None:
 
     Programs that log tracebacks with all local variables would log the token.
     """
-    while error is not None:
+    seen = list[BaseException]()
+    while error is not None and error not in seen:  # an exception may be its own cause
+        seen.append(error)
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 

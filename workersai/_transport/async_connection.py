@@ -63,7 +63,7 @@ class AsyncConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, in order or not."""
-        self._is_lost = True
+        self._is_lost, self._transport = True, None  # asyncio's abort() fails on a transport that has ended
         if exc is not None and not self.parser.is_complete:
             self._fail(httpx.ReadError(str(exc)))
             return
@@ -78,12 +78,13 @@ class AsyncConnection(asyncio.Protocol):
         self._is_writing_paused = True
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """The server has caught up: sending is resumed."""
         self._is_writing_paused = False
         self._wake()
 
     def _time_out(self, kind: type[httpx.TimeoutException]) -> None:
-        self._fail(kind("timed out"))
+        if self._waiter is not None and not self._waiter.done():  # else something came in the same turn of the loop
+            self._fail(kind("timed out"))
 
     def _fail(self, error: httpx.TransportError) -> None:
         self._failure = self._failure or error
@@ -138,6 +139,8 @@ class AsyncConnection(asyncio.Protocol):
         """Waits until something happens."""
         if self._failure is not None:
             raise self._failure
+        if limit.deadline.passed:
+            raise timeout("timed out")
         seconds = limit.seconds()
         self._waiter = self._loop.create_future()
         timer = None if seconds is None else self._loop.call_later(seconds, self._time_out, timeout)
@@ -156,11 +159,15 @@ class AsyncConnection(asyncio.Protocol):
         self.idle_since = time.monotonic()
         self._resume_reading()
 
+    def is_fresh(self, max_idle_seconds: float) -> bool:
+        """Whether it was in use within so many seconds."""
+        return time.monotonic() - self.idle_since < max_idle_seconds
+
     def is_usable(self, max_idle_seconds: float) -> bool:
         """Whether an idle connection can take a request: nothing was received since its last reply."""
         if self._transport is None or self._is_lost or self._transport.is_closing():
             return False
-        return time.monotonic() - self.idle_since < max_idle_seconds and not is_readable(self._descriptor)
+        return self.is_fresh(max_idle_seconds) and not is_readable(self._descriptor)
 
     def close(self, error: httpx.TransportError | None = None) -> None:
         """Breaks the connection off: an orderly end would wait for the server, maybe for ever."""

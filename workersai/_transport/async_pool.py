@@ -10,6 +10,7 @@ import asyncio
 import math
 import ssl
 from collections import deque
+from contextlib import suppress
 
 import httpx
 
@@ -84,7 +85,9 @@ class AsyncPool:
         timer = None if left is None else loop.call_later(left, _fail, waiter)
         try:
             await waiter
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, httpx.PoolTimeout):
+            with suppress(ValueError):  # it was taken out
+                self._waiting.remove(waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._give_permit()  # it came at the same moment
             raise
@@ -110,9 +113,11 @@ class AsyncPool:
         else:
             connection.become_idle()
             self._idle.append(connection)
+            while not self._idle[0].is_fresh(self._max_idle_seconds):
+                self._idle.popleft().close()
 
     def close(self) -> None:
-        """Closes all connections. Calls end at once, also those that wait for a connection."""
+        """Closes all connections. Calls end at once; those that are connecting, within 10 seconds."""
         self.closed = True
         while self._waiting:
             _fail(self._waiting.popleft(), httpx.ConnectError("the client was closed"))
@@ -125,7 +130,7 @@ class AsyncPool:
         self.close()
 
     def forget(self) -> None:
-        """Lets go of the connections of an event loop that was closed before them."""
+        """Drops the connections of an event loop that is closed."""
         for connection in [*self._idle, *self._open]:
             connection.close()
         self._idle.clear()

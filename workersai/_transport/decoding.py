@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import httpx
 
@@ -49,6 +49,7 @@ class BodyDecoder:
             )
         self._is_plain = self._encoding in ("", "identity")
         self._max_bytes = self._left = max_bytes
+        self._received = 0  # bytes of a compressed body
         self._decompressor: _Decompressor | None = None
         self._input: deque[bytes] = deque()
 
@@ -57,6 +58,9 @@ class BodyDecoder:
         if self._is_plain:
             self._count(len(chunk))
             return chunk
+        self._received += len(chunk)
+        if self._received > self._max_bytes + _STEP:  # what decodes to nothing, like empty members, has no end either
+            self._fail()
         self._input.append(chunk)
         return self.take()
 
@@ -86,11 +90,14 @@ class BodyDecoder:
     def _count(self, decoded: int) -> None:
         self._left -= decoded
         if self._left < 0:
-            raise ServerError(
-                f"The reply is larger than max_reply_bytes ({_readable(self._max_bytes)}, decoded), so the rest was "
-                "not read. Request less, or raise max_reply_bytes.",
-                retryable=False,
-            )
+            self._fail()
+
+    def _fail(self) -> NoReturn:
+        raise ServerError(
+            f"The reply is larger than max_reply_bytes ({_readable(self._max_bytes)}, decoded), so the rest was not "
+            "read. Request less, or raise max_reply_bytes.",
+            retryable=False,
+        )
 
     def _decompress(self, data: bytes) -> bytes:
         if self._decompressor is not None and self._decompressor.eof:

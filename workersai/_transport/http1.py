@@ -14,6 +14,9 @@ returned is a ``memoryview``, whose ``repr`` shows nothing: a traceback with loc
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import wraps
 from urllib.parse import urlsplit
 
 import httptools
@@ -55,6 +58,20 @@ def _revealed(value: str | SecretStr) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
+def _noted(callback: Callable[..., None]) -> Callable[..., None]:
+    """Keeps what a callback raises (one of our checks, or a signal handler), which httptools would lose."""
+
+    @wraps(callback)
+    def noting(parser: ReplyParser, *args: bytes) -> None:
+        try:
+            callback(parser, *args)
+        except BaseException as error:
+            parser._raised = error  # noqa: SLF001 - its own
+            raise
+
+    return noting
+
+
 class ReplyParser:
     """Parses the replies of one connection, one after the other.
 
@@ -79,6 +96,7 @@ class ReplyParser:
         self.has_head = self.is_complete = False
         self._head_bytes = self._header_bytes = self._framing_bytes = self._body_bytes = 0
         self._keeps_alive = self._has_surplus = False
+        self._raised: BaseException | None = None
 
     @property
     def is_reusable(self) -> bool:
@@ -103,17 +121,31 @@ class ReplyParser:
         if self.is_complete or self._parser is None:
             self._has_surplus = True
             return
+        self._raised, handled = None, sys.exc_info()[1]
         in_head, body_before = not self.has_head, self._body_bytes
         try:
             self._parse(self._parser, data)
         except httptools.HttpParserCallbackError as error:
-            # Raised by a callback below: one of our checks, or a signal handler of the program, as Ctrl-C's.
-            raise (error.__context__ or error) from None
+            self._parser = None  # it would raise again, without the cause
+            raise self._cause_of(error, handled) from None
         except httptools.HttpParserError as error:
             if not self.is_complete:  # else the error is in what followed the reply
                 raise httpx.RemoteProtocolError(str(error)) from None
             self._has_surplus = True
         self._check_bounds(len(data), self._body_bytes - body_before, in_head=in_head)
+
+    def _cause_of(self, error: httptools.HttpParserCallbackError, handled: BaseException | None) -> BaseException:
+        """What a callback raised: one of our checks, or a signal handler.
+
+        A handler may raise before the first line of a callback. httptools notes that as the error's context. But if the
+        caller is handling an exception (``handled``), Python overwrites the context: then all that is known is that the
+        call was interrupted, as Ctrl-C does it.
+        """
+        if self._raised is not None:
+            return self._raised
+        if error.__context__ is None:
+            return httpx.RemoteProtocolError("the reply is broken")
+        return KeyboardInterrupt() if error.__context__ is handled else error.__context__
 
     def _parse(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
         if len(data) > 1 and data.endswith((b"\r", b"\n")):
@@ -148,15 +180,17 @@ class ReplyParser:
             return
         self._framing_bytes += received - body
         if self._framing_bytes > _MAX_FRAMING_BYTES + _FRAMING_PER_BODY_BYTE * self._body_bytes:
-            raise httpx.RemoteProtocolError("the framing of the body is out of all proportion to the body")
+            raise httpx.RemoteProtocolError("the chunk headers are far larger than the body")
 
     # What the parser calls
 
+    @_noted
     def on_message_begin(self) -> None:
         """The first byte of a reply, or of what follows one."""
         if self.is_complete:
             self._has_surplus = True
 
+    @_noted
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer behind the body, which is ignored."""
         if self.has_head:
@@ -168,6 +202,7 @@ class ReplyParser:
             text = text.rstrip(" \t")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
+    @_noted
     def on_headers_complete(self) -> None:
         """The end of a head."""
         if self.is_complete or self._parser is None:
@@ -183,6 +218,7 @@ class ReplyParser:
             raise httpx.RemoteProtocolError("the reply has a transfer encoding that was not requested")
         self.status, self.has_head = status, True
 
+    @_noted
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""
         if not self.is_complete:
@@ -190,6 +226,7 @@ class ReplyParser:
             self.buffered += len(chunk)
             self._chunks.append(chunk)
 
+    @_noted
     def on_message_complete(self) -> None:
         """The end of a reply, or of an interim one."""
         if self.is_complete or self._parser is None:

@@ -7,6 +7,7 @@ are read, so that its decompression is bounded as everywhere.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -101,6 +102,7 @@ class _OpenResponse:
     def __init__(self, owner: HttpxReply, response: httpx.Response) -> None:
         self.response = response
         self.chunks: Iterator[bytes] = iter(())
+        self._process = os.getpid()
         self._owner: Any = weakref.ref(owner, self._close_later)
         self._all.add(self)
 
@@ -111,7 +113,7 @@ class _OpenResponse:
         """Ends the connection, which takes no lock; the rest is left to the clean-up thread."""
         stream = self.response.extensions.get("network_stream")
         connected = None if stream is None else stream.get_extra_info("socket")
-        if isinstance(connected, socket.socket):
+        if isinstance(connected, socket.socket) and self._process == os.getpid():  # else it is the parent's
             with contextlib.suppress(OSError):  # it has ended already
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
         submit(self.close)

@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies
@@ -75,27 +76,25 @@ def proxy_for(origin: Origin) -> Proxy | None:
     """
     if not origin.tls or is_loopback(origin.host):
         return None
-    environment = getproxies()
-    if _is_exempt(origin, environment.get("no", "")):
+    if _is_exempt(origin, getproxies().get("no", "")):
         return None
     for name in ("https", "all"):
-        if url := environment.get(name, "").strip():
+        # Secret, since the URL may hold a password, and tracebacks show local variables.
+        url = SecretStr(getproxies().get(name, "").strip())
+        if url:
             return _proxy_from_url(url, f"{name.upper()}_PROXY")
     return None
 
 
-def _proxy_from_url(url: str, variable: str) -> Proxy:
-    """The parts of a proxy's URL; errors don't show the URL, since it may hold a password."""
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        port = parts.port
-    except ValueError:
-        parts, port = SplitResult("", "", "", "", ""), None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+def _proxy_from_url(url: SecretStr, variable: str) -> Proxy:
+    parts, port = _split(url)
+    scheme = parts.scheme
+    if scheme not in _DEFAULT_PORTS or not parts.hostname:
+        del parts  # the error's traceback would show it
         raise ConfigurationError(
             f"{variable} is not the URL of a proxy: expected http://host:port, https://host:port or "
-            f"socks5://host:port{f', got the scheme {parts.scheme!r}' if parts.scheme else ''}. Correct or unset it, "
-            "or add the host to NO_PROXY."
+            f"socks5://host:port{f', got the scheme {scheme!r}' if scheme else ''}. Correct or unset it, or add the "
+            "host to NO_PROXY."
         )
     return Proxy(
         parts.scheme,
@@ -104,6 +103,14 @@ def _proxy_from_url(url: str, variable: str) -> Proxy:
         unquote(parts.username or ""),
         SecretStr(unquote(parts.password or "")),
     )
+
+
+def _split(url: SecretStr) -> tuple[SplitResult, int | None]:
+    with suppress(ValueError):
+        full = SecretStr(url.get_secret_value() if "://" in url.get_secret_value() else f"//{url.get_secret_value()}")
+        parts = urlsplit(full.get_secret_value(), scheme="http")
+        return parts, parts.port
+    return SplitResult("", "", "", "", ""), None
 
 
 def _is_exempt(origin: Origin, no_proxy: str) -> bool:

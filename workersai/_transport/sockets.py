@@ -14,16 +14,16 @@ import select
 import selectors
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 
 from workersai._transport.limits import WaitLimit
 from workersai._transport.proxies import Origin, Proxy, open_tunnel
+from workersai._transport.sync_tls import Stream, TlsInTls
 
-RECEIVE_SIZE = 65_536
 _NEXT_ADDRESS_AFTER = 0.25  # seconds (RFC 8305, "Happy Eyeballs")
 _HANDSHAKE_RECEIVE_SIZE = 4_096
 _CONNECTING = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
@@ -32,15 +32,10 @@ Address = tuple[Any, Any, int, str, Any]
 """What getaddrinfo returns for each address: family, kind, protocol, canonical name, socket address."""
 
 
-class Stream(Protocol):
-    """A socket, or TLS over a connection that is encrypted itself."""
+Callback = Callable[["Sequence[Address] | BaseException"], object]
 
-    def settimeout(self, seconds: float | None, /) -> None: ...
-    def recv(self, size: int, /) -> bytes: ...
-    def sendall(self, data: memoryview, /) -> None: ...
-    def shutdown(self, how: int, /) -> None: ...
-    def close(self) -> None: ...
-    def fileno(self) -> int: ...
+_LOOK_UPS: dict[tuple[str, int], list[Callback]] = {}
+_LOOK_UPS_LOCK = threading.RLock()  # held for a moment, in normal code only
 
 
 def connect(origin: Origin, proxy: Proxy | None, tls: ssl.SSLContext | None, limit: WaitLimit) -> Stream:
@@ -111,17 +106,35 @@ def address_from_literal(host: str, port: int) -> Address | None:
     return socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0)
 
 
-def look_up(host: str, port: int, callback: Callable[[Sequence[Address] | BaseException], object]) -> None:
-    """Looks a host up in a daemon thread, which calls back with its addresses or the error."""
+def look_up(host: str, port: int, callback: Callback) -> None:
+    """Looks a host up in a daemon thread, which calls back with its addresses or the error.
+
+    Calls that look the same host up at once share one thread: a slow resolver would collect thousands.
+    """
+
+    def report(found: Sequence[Address] | BaseException) -> None:
+        with _LOOK_UPS_LOCK:
+            waiting = _LOOK_UPS.pop((host, port), [])
+        for each in waiting:
+            each(found)
 
     def work() -> None:
         try:
-            callback(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+            found: Sequence[Address] | BaseException = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            callback(OSError(str(error)) if isinstance(error, UnicodeError) else error)
+            found = OSError(str(error))
+        report(found)
 
-    # Not threading.Thread, whose start waits for the thread in a way that a signal handler's exception breaks.
-    _thread.start_new_thread(work, ())
+    with _LOOK_UPS_LOCK:
+        callbacks = _LOOK_UPS.setdefault((host, port), [])
+        callbacks.append(callback)
+        if len(callbacks) > 1:
+            return  # the same look-up is in progress
+    try:
+        # Not threading.Thread, whose start waits for the thread in a way that a signal handler's exception breaks.
+        _thread.start_new_thread(work, ())
+    except RuntimeError as error:  # there are too many threads
+        report(OSError(str(error)))
 
 
 def _connect_to_first(addresses: Sequence[Address], limit: WaitLimit) -> socket.socket:
@@ -192,7 +205,7 @@ def _open_tunnel(stream: Stream, proxy: Proxy, origin: Origin, limit: WaitLimit)
 
 def _encrypt(stream: Stream, host: str, tls: ssl.SSLContext, limit: WaitLimit) -> Stream:
     if not isinstance(stream, socket.socket) or isinstance(stream, ssl.SSLSocket):
-        return _TlsInTls(stream, host, tls, limit)
+        return TlsInTls(stream, host, tls, limit)
     stream.settimeout(limit.seconds())
     encrypted = tls.wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
     try:
@@ -201,64 +214,6 @@ def _encrypt(stream: Stream, host: str, tls: ssl.SSLContext, limit: WaitLimit) -
         encrypted.close()
         raise
     return encrypted
-
-
-class _TlsInTls:
-    """TLS over a connection that is encrypted itself, as through a proxy with https, which sockets can't do."""
-
-    def __init__(self, stream: Stream, host: str, tls: ssl.SSLContext, limit: WaitLimit) -> None:
-        self._stream = stream
-        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = tls.wrap_bio(self._received, self._to_send, server_hostname=host)
-        self._do(self._tls.do_handshake, limit)
-
-    def _do(self, action: Callable[[], Any], limit: WaitLimit | None = None) -> Any:
-        """Does something that may have to send or to receive first."""
-        while True:
-            try:
-                result = action()
-            except ssl.SSLWantReadError:
-                if limit is not None:
-                    self._stream.settimeout(limit.seconds())
-                self._flush()
-                received = self._stream.recv(RECEIVE_SIZE)
-                self._received.write(received) if received else self._received.write_eof()
-            else:
-                self._flush()
-                return result
-            if limit is not None and limit.deadline.passed:
-                raise TimeoutError("the TLS handshake took too long")
-
-    def _flush(self) -> None:
-        if self._to_send.pending:
-            self._stream.sendall(memoryview(self._to_send.read()))
-
-    def settimeout(self, seconds: float | None, /) -> None:
-        self._stream.settimeout(seconds)
-
-    def recv(self, size: int, /) -> bytes:
-        try:
-            received: bytes = self._do(lambda: self._tls.read(size))
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            return b""
-        return received
-
-    def sendall(self, data: memoryview, /) -> None:
-        sent = 0
-        while sent < len(data):
-            sent += self._do(partial(self._tls.write, data[sent:]))
-
-    def pending(self) -> int:
-        return self._tls.pending() + self._received.pending
-
-    def shutdown(self, how: int, /) -> None:
-        self._stream.shutdown(how)
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
 
 
 def has_input(stream: Stream) -> bool:

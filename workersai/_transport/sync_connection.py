@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 import weakref
@@ -11,7 +12,8 @@ import httpx
 
 from workersai._transport.http1 import ReplyParser, request_bytes
 from workersai._transport.limits import WaitLimit
-from workersai._transport.sockets import RECEIVE_SIZE, Stream, has_input
+from workersai._transport.sockets import has_input
+from workersai._transport.sync_tls import RECEIVE_SIZE, Stream
 from workersai.protocol.request import Request
 
 _SLICE = 65_536  # bytes to send within one timeout
@@ -30,6 +32,7 @@ class SyncConnection:
         self._stream = stream
         self.parser = ReplyParser()
         self.idle_since = 0.0
+        self._process = os.getpid()
         self.user: weakref.ref[object] | None = None
 
     def send(self, request: Request, limit: WaitLimit) -> None:
@@ -74,6 +77,8 @@ class SyncConnection:
     def _receive(self, limit: WaitLimit) -> None:
         if limit.deadline.passed:
             raise httpx.ReadTimeout("timed out")
+        if self._process != os.getpid():
+            raise httpx.ReadError("the connection belongs to the process that this one was forked from")
         self._stream.settimeout(limit.seconds())
         try:
             data = self._stream.recv(RECEIVE_SIZE)
@@ -92,6 +97,8 @@ class SyncConnection:
 
     def interrupt(self) -> None:
         """Ends the connection for the server, and for the thread that reads it."""
+        if self._process != os.getpid():
+            return  # a fork's copy: the connection is the parent's
         with suppress(OSError):  # it is closed already
             if isinstance(self._stream, socket.socket):
                 socket.socket.shutdown(self._stream, socket.SHUT_RDWR)  # an SSLSocket's own would discard its TLS state

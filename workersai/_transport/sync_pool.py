@@ -36,14 +36,16 @@ _FIRST_SWEEP = 64  # open connections, from which on those that were lost are lo
 class _Permit:
     """The right to use a connection; another one is free as soon as nobody holds it any more."""
 
-    __slots__ = ("_free",)
+    __slots__ = ("_free", "is_replaced")
 
     def __init__(self, free: queue.SimpleQueue[_Permit | None]) -> None:
+        self.is_replaced = False  # a garbage collection may finalize it and bring it back (PEP 442)
         self._free = weakref.ref(free)  # else the two would keep each other alive
 
     def __del__(self) -> None:
-        free = self._free()
-        if free is not None:
+        free = getattr(self, "_free", lambda: None)()  # a signal handler may have raised in __init__
+        if free is not None and not self.is_replaced:
+            self.is_replaced = True
             free.put(_Permit(free))
 
 
@@ -80,18 +82,21 @@ class SyncPool:
             httpx.PoolTimeout: All connections are in use.
             httpx.ConnectError: The client was closed.
         """
-        try:
-            permit = self._permits.get(timeout=limit.deadline.left())
-        except queue.Empty:
-            raise httpx.PoolTimeout("all connections are in use") from None
-        if permit is None or self.closed:
-            self._permits.put(None)  # for the next one that waits
-            raise httpx.ConnectError("the client was closed")
-        return permit
+        while True:
+            try:
+                permit = self._permits.get(timeout=limit.deadline.left())
+            except queue.Empty:
+                raise httpx.PoolTimeout("all connections are in use") from None
+            if permit is None or self.closed:
+                self._permits.put(None)  # for the next one that waits
+                raise httpx.ConnectError("the client was closed")
+            if not permit.is_replaced:
+                return permit
 
     def give_permit(self, permit: _Permit) -> None:
         """Lets another call use a connection."""
-        self._permits.put(permit)
+        if not permit.is_replaced:
+            self._permits.put(permit)
 
     def take_connection(self, user: SyncReply, limit: WaitLimit) -> SyncConnection:
         """An idle connection that is usable, or a new one, for a reply that gives it back.
@@ -116,10 +121,16 @@ class SyncPool:
             raise httpx.ConnectError("the client was closed")
         return connection
 
+    def _close_expired(self) -> None:
+        with suppress(IndexError):
+            while time.monotonic() - self._idle[0].idle_since > self._max_idle_seconds:
+                self._discard(self._idle.popleft())  # another thread may have taken the first: the next is young
+
     def _close_lost(self) -> None:
         """Closes connections whose reply is gone; again once there are twice as many, so that it stays cheap."""
         for connection in list(self._open):
-            if connection.user is not None and connection.user() is None:
+            user, expired = connection.user, time.monotonic() - connection.idle_since > self._max_idle_seconds
+            if expired if user is None else user() is None:  # lost on its way from or to the idle ones
                 self._discard(connection)
         self._next_sweep = max(_FIRST_SWEEP, 2 * len(self._open))
 
@@ -135,11 +146,12 @@ class SyncPool:
         connection.idle_since = time.monotonic()
         connection.user = None
         self._idle.append(connection)
+        self._close_expired()
         if self.closed:  # in the meantime, by another thread, which may not have seen it
             self._discard(connection)
 
     def close(self) -> None:
-        """Closes all connections. Calls in other threads end at once, also those that wait for a connection."""
+        """Closes all connections. Calls in other threads end at once; those that are connecting, within 10 seconds."""
         self.closed = True
         self._permits.put(None)
         with suppress(IndexError):
