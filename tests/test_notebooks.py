@@ -65,7 +65,7 @@ def assert_shows_what_it_should(notebook: Any, name: str) -> None:
 def test_a_notebook_runs_without_an_account_as_it_is_stored(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WORKERSAI_NOTEBOOK_ROWS", "40")  # which fail and go wrong like the 200 that are stored
+    monkeypatch.setenv("WORKERSAI_NOTEBOOK_ROWS", "26")  # of which some go wrong, like some of the 200 that are stored
     ran = executed(path, tmp_path)
     assert_shows_what_it_should(ran, path.stem)
     (first, *_) = outputs(ran)
@@ -84,7 +84,7 @@ def test_a_notebook_runs_unchanged_with_credentials_and_tells_what_failed(
     server = serve(only_lamps)
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("WORKERSAI_NOTEBOOK_ROWS", "40")
+    monkeypatch.setenv("WORKERSAI_NOTEBOOK_ROWS", "20")
     shown = [output.data for output in outputs(executed(EXTRACTION, tmp_path))]
     assert shown[0]["text/plain"] == f"Credentials are set: this runs on {server.base_url}."
     _, *mails = [record.body["messages"][-1]["content"] for record in server.requests]

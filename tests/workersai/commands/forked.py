@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -117,10 +118,8 @@ def _become(call: tuple[list[str], dict[str, str], str], streams: list[int]) -> 
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.argv = [str(_ROOT / "workersai" / "__main__.py"), *arguments]
-    from workersai.cli import main as command  # noqa: PLC0415
-
-    command()
+    sys.argv = ["workersai", *arguments]
+    runpy.run_module("workersai", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

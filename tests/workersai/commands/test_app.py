@@ -15,6 +15,15 @@ def test_the_version_is_printed() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"workersai {__version__}\n", "")
 
 
+@pytest.mark.parametrize("arguments", [("models",), ("chat", "--nonsense"), ("tokens", "no such file")])
+def test_a_fork_of_the_tests_does_what_a_process_of_its_own_does(arguments: tuple[str, ...]) -> None:
+    started = subprocess.run(  # noqa: S603
+        [*COMMAND, *arguments], env=PLAIN, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    forked = finished(*arguments)
+    assert (forked.returncode, forked.stdout, forked.stderr) == (started.returncode, started.stdout, started.stderr)
+
+
 def test_the_help_lists_each_command_and_the_completion() -> None:
     done = finished("--help")
     assert done.returncode == 0
