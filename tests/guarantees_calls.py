@@ -7,6 +7,8 @@ from tests.guarantees import HERE, Section, new_row
 _ABANDONED = f"{HERE}/transport/test_abandoned_streams.py"
 _LIMITS = f"{HERE}/transport/test_time_limits.py"
 _BOUNDS = f"{HERE}/transport/test_reply_bounds.py"
+_CONNECTING = "tests/workersai/transport/test_connecting.py"
+_PROXIES = "tests/workersai/transport/test_broken_proxies.py"
 _STRAY = f"{HERE}/transport/test_stray_replies.py"
 _TOKEN = f"{HERE}/transport/test_token.py"
 _DEADLINE = f"{HERE}/test_deadline.py"
@@ -131,15 +133,26 @@ TIME_LIMITS = Section(
             *["`deadline`"] * 3,
             tests=(f"{_DEADLINE}::test_the_deadline_bounds_the_wait_for_a_connection_too",),
         ),
-        new_row("looking up the host", _CONNECT, _HTTPX_CONNECT, "the operating system", tests=()),
+        new_row(
+            "looking up the host",
+            _CONNECT,
+            _HTTPX_CONNECT,
+            "the operating system",
+            tests=(f"{_CONNECTING}::test_a_resolver_that_takes_its_time_is_ended_by_the_deadline",),
+        ),
         new_row(
             "connecting to one of several addresses",
             f"{_CONNECT}; each next address is tried after 0.25 s, in parallel",
             _HTTPX_CONNECT,
             "each address alone",
-            tests=(),
+            tests=(
+                f"{_CONNECTING}::test_the_next_address_is_tried_when_one_doesn_t_answer",
+                f"{_CONNECTING}::test_addresses_that_never_answer_end_with_the_deadline",
+            ),
         ),
-        new_row("handshake with a proxy", _CONNECT, "`timeout` for each wait; `deadline`", _OWN_WAIT, tests=()),
+        new_row(
+            "handshake with a proxy", _CONNECT, "`timeout` for each wait; `deadline`", _OWN_WAIT, tests=(_PROXIES,)
+        ),
         new_row(
             "TLS handshake",
             _CONNECT,
@@ -266,7 +279,7 @@ CONNECTIONS = Section(
         new_row(
             "two equal `content-length` headers, or `content-length` with `transfer-encoding`",
             "`APIConnectionError`; httpx accepts such a reply",
-            tests=(),
+            tests=("tests/workersai/transport/test_http1_refusals.py::test_what_has_no_certain_meaning_is_refused",),
         ),
         new_row(
             "a reader that leaves a stream, or a call that is cancelled",
