@@ -48,8 +48,8 @@ def pool_of(client: Client) -> SyncPool:
 def in_an_except_block(work: Callable[[], object]) -> None:
     """Does something while another exception is being handled, as a fallback does."""
     try:
-        {}["the caller's own"]
-    except KeyError:
+        int("the caller's own error")
+    except ValueError:
         work()
 
 
