@@ -23,6 +23,7 @@ import httpx
 from workersai._transport.limits import WaitLimit
 from workersai._transport.proxies import Origin, Proxy, open_tunnel
 from workersai._transport.sync_tls import Stream, TlsInTls
+from workersai._wait_queue import WaitQueue
 
 _NEXT_ADDRESS_AFTER = 0.25  # seconds (RFC 8305, "Happy Eyeballs")
 _HANDSHAKE_RECEIVE_SIZE = 4_096
@@ -84,7 +85,7 @@ def _addresses(host: str, port: int, limit: WaitLimit) -> Sequence[Address]:
     """Looks a host up, in a thread of its own, since nothing else bounds the time that it takes."""
     if literal := address_from_literal(host, port):
         return [literal]
-    results: queue.SimpleQueue[Sequence[Address] | BaseException] = queue.SimpleQueue()
+    results: WaitQueue[Sequence[Address] | BaseException] = WaitQueue()
     look_up(host, port, results.put)
     try:
         found = results.get(timeout=limit.seconds())

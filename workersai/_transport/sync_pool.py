@@ -5,7 +5,7 @@ just then; a signal handler raises at any line. A lock taken by this code could 
 interrupted, and the process would hang. So the pool consists of operations that CPython makes atomic:
 
 - idle connections are a ``deque``; ``append`` and ``pop`` need no lock;
-- the limit on connections is a ``SimpleQueue`` of permits, which may be used in a finalizer. A permit that is lost,
+- the limit on connections is a ``WaitQueue`` of permits, which may be used in a finalizer. A permit that is lost,
   because a signal handler raised at the wrong moment, is replaced when its object goes away;
 - a connection belongs to one reply at a time. A call that doesn't end as planned closes it, and it is never used
   again. One whose reply went away without closing it, because a signal handler raised, is closed by a later call.
@@ -27,6 +27,7 @@ from workersai._transport.limits import WaitLimit
 from workersai._transport.proxies import Origin, Proxy
 from workersai._transport.sockets import connect
 from workersai._transport.sync_connection import SyncConnection
+from workersai._wait_queue import WaitQueue
 from workersai.protocol.request import Request
 
 _DEFAULT_MAX_CONNECTIONS = 1_000
@@ -38,7 +39,7 @@ class _Permit:
 
     __slots__ = ("_free", "is_replaced")
 
-    def __init__(self, free: queue.SimpleQueue[_Permit | None]) -> None:
+    def __init__(self, free: WaitQueue[_Permit | None]) -> None:
         self.is_replaced = False  # a garbage collection may finalize it and bring it back (PEP 442)
         self._free = weakref.ref(free)  # else the two would keep each other alive
 
@@ -66,7 +67,7 @@ class SyncPool:
         self._idle: deque[SyncConnection] = deque()
         self._open: set[SyncConnection] = set()
         self._next_sweep = _FIRST_SWEEP
-        self._permits: queue.SimpleQueue[_Permit | None] = queue.SimpleQueue()
+        self._permits: WaitQueue[_Permit | None] = WaitQueue()
         for _ in range(limits.max_connections or _DEFAULT_MAX_CONNECTIONS):
             self._permits.put(_Permit(self._permits))
         self.closed = False

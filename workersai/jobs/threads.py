@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from workersai._cleanup import drain, finish, start
+from workersai._wait_queue import WaitQueue
 from workersai.calls import Call
 from workersai.errors import WorkersAIError
 from workersai.flows import Flow
@@ -57,7 +58,7 @@ class _Threads:
     def __init__(self, pump: Pump) -> None:
         self._pump = pump
         self._begun: queue.SimpleQueue[tuple[Watched, contextvars.Context] | None] = queue.SimpleQueue()
-        self._ended: queue.SimpleQueue[Ended | BaseException] = queue.SimpleQueue()
+        self._ended: WaitQueue[Ended | BaseException] = WaitQueue()
         self._under_way: dict[Key, Watched] = {}
         self._idle = threading.Semaphore(0)
         self._count = 0
@@ -98,8 +99,9 @@ class _Threads:
         found: list[Ended | BaseException] = []
         with suppress(queue.Empty):
             found.append(self._ended.get(timeout=_A_WHILE if seconds is None else min(seconds, _A_WHILE)))
-        while not self._ended.empty():
-            found.append(self._ended.get())
+        with suppress(queue.Empty):
+            while True:
+                found.append(self._ended.get(timeout=0))
         self._failure = next((ended for ended in found if isinstance(ended, BaseException)), None)
         # Of one that was left, its thread tells once more when it has found out.
         kept = [ended for ended in found if isinstance(ended, Ended) and self._is_awaited(ended.key)]
