@@ -109,7 +109,7 @@ def test_collected_streams_return_just_their_permits(monkeypatch: pytest.MonkeyP
         permits = []  # held, since one that goes away is replaced
         with suppress(queue.Empty):
             while True:
-                permits.append(pool._permits.get_nowait())
+                permits.append(pool._permits.get(timeout=0))
         assert sum(permit is not None and not permit.is_replaced for permit in permits) == 2
 
 
@@ -159,7 +159,7 @@ def test_a_forked_child_leaves_the_streams_of_its_parent_alone() -> None:
                 os._exit(0)
             os._exit(1)
         assert os.waitpid(child, 0)[1] == 0, "a child can't read its parent's stream"
-        sys.stdin.readline()
+        print("the child is done", flush=True)
         print(text + "".join(delta.text for delta in stream))
     """
     go_on = threading.Event()
@@ -171,9 +171,11 @@ def test_a_forked_child_leaves_the_streams_of_its_parent_alone() -> None:
 
     with raw_server(handle) as server:
         command = [sys.executable, "-c", textwrap.dedent(program), server.account["base_url"]]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
-            threading.Timer(1, go_on.set).start()
-            printed, _ = process.communicate("\n", timeout=LONG)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+            assert process.stdout is not None
+            assert process.stdout.readline() == "the child is done\n"
+            go_on.set()
+            printed, _ = process.communicate(timeout=LONG)
     assert printed == "one two\n"
 
 
