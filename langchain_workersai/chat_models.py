@@ -27,7 +27,7 @@ from langchain_workersai.generations import output_of, output_of_completion
 from langchain_workersai.messages import ChunkWriter, message_to_langchain, messages_from_langchain
 from langchain_workersai.profile import profile_of
 from langchain_workersai.sessions import SessionModel
-from langchain_workersai.structured import StructuredOutputParser, class_of, structured, titled
+from langchain_workersai.structured import StructuredOutputParser, class_of, structured, titled, traced_schema
 from langchain_workersai.tools import ToolSource, envelope_of, plain, tool_from_langchain, tools_from_langchain
 from workersai.errors import BadRequestError
 from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai
@@ -170,8 +170,7 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
                 offer_of([tool], None)
         options: dict[str, Any] = {}
         if tool is not None:
-            # LangChain's tracing makes a JSON Schema of it, and can't of every class that a tool was made of here.
-            traced = {"kwargs": {"method": method, "strict": strict}, "schema": tool_to_openai(tool)}
+            traced = {"kwargs": {"method": method, "strict": strict}, "schema": traced_schema(schema, tool)}
             options["ls_structured_output_format"] = traced
         parser = StructuredOutputParser(of=class_of(schema))
         llm: Runnable[LanguageModelInput, AIMessage]

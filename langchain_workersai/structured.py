@@ -15,8 +15,12 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.output_parsers.transform import BaseTransformOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic_core import from_json
 from typing_extensions import override
+
+from workersai.protocol.tools import tool_to_openai
+from workersai.protocol.values import Tool
 
 
 class StructuredOutputParser(BaseTransformOutputParser[Any]):
@@ -177,3 +181,16 @@ def _was_cut(message: BaseMessage) -> bool:
 
 def _cut_off(name: str, text: str) -> str:
     return f"The answer was cut off at max_tokens, before the {name} was whole: give a larger one. It began: {text}"
+
+
+def traced_schema(schema: Any, tool: Tool) -> Any:
+    """What LangChain's tracing is given of a schema: the schema itself if LangChain can convert it, else our tool.
+
+    LangChain's conversion raises TypeError for a TypedDict with qualifiers, such as ``NotRequired``, which ours takes;
+    and its tracing expects only ValueError.
+    """
+    try:
+        convert_to_json_schema(schema)
+    except (TypeError, ValueError):
+        return tool_to_openai(tool)
+    return schema
