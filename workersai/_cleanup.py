@@ -32,6 +32,15 @@ _FLUSH_SECONDS = 10.0  # another library's close may take its time; nobody waits
 Work = Callable[[], object]
 
 
+class _Here(threading.local):
+    """Whether this thread is doing some of the work, which may look at a tracker: it can't wait for itself."""
+
+    is_cleaning = False
+
+
+_here = _Here()
+
+
 class _Cleanup:
     """The queue, its thread, and what they count."""
 
@@ -47,11 +56,13 @@ class _Cleanup:
             self.do(*self.queue.get())
 
     def do(self, number: int, work: Work) -> None:
+        _here.is_cleaning = True
         try:
             work()
         except Exception:
             logger.warning("The end of a stream that was left early failed", exc_info=True)
         finally:
+            _here.is_cleaning = False
             self.pending.discard(number)
 
 
@@ -108,14 +119,12 @@ def drain() -> None:
 
 def flush() -> None:
     """Returns once all that was submitted before is done; not to be called in a finalizer or with a lock held."""
-    if not _state.pending:
+    if not _state.pending or _here.is_cleaning:
         return
     drain()
     end = time.monotonic() + _FLUSH_SECONDS
     awaited = set(_state.pending)  # which the thread, or another one, is doing
     while not awaited.isdisjoint(_state.pending) and time.monotonic() < end:
-        if threading.current_thread() is _state.thread:
-            return
         time.sleep(_MOMENT)
     _state.pending -= awaited  # what takes longer, or was lost as a signal handler raised, is awaited once
 

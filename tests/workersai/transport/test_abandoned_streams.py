@@ -207,6 +207,23 @@ def test_the_end_of_a_stream_may_fail(caplog: pytest.LogCaptureFixture) -> None:
     assert "broken" in caplog.text
 
 
+def test_work_that_reads_a_tracker_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the end of an abandoned job does; in the clean-up thread, and in a thread that drains the queue."""
+    monkeypatch.setattr(_cleanup, "_FLUSH_SECONDS", 5 * LONG)
+    tracker, done = CostTracker(), threading.Event()
+
+    def look() -> None:
+        assert tracker.calls == 0
+        done.set()
+
+    _cleanup.submit(look)
+    in_threads(1, _cleanup.drain)
+    _cleanup.start()
+    _cleanup.submit(look)
+    _cleanup.flush()
+    assert done.wait(LONG)
+
+
 class Interruption(BaseException):
     """What the signal handler of these tests raises, as Ctrl-C's does."""
 
