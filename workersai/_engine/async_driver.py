@@ -100,7 +100,7 @@ class AsyncExchange(Generic[T]):
             return None, error
 
     async def _guard(self, work: Coroutine[Any, Any, T2], deadline: Deadline = _NEVER) -> T2:
-        """Does some I/O; httpx's clients are protected from being cancelled in the midst of it."""
+        """Does some I/O; httpx's clients are protected from being cancelled during it."""
         return await (_unbroken(work, deadline) if self._pool.is_guarded else work)
 
     async def _do(self, step: Step) -> Any:
