@@ -26,7 +26,7 @@ from workersai.local.faults import CODES
 CARD = CATALOG[DEFAULT_MODEL]
 MOST = CARD.cost_usd(count_tokens([Message("user", "hi")]), 100)
 SWAHILI = "Watu wote wamezaliwa huru, hadhi na haki zao ni sawa. Wote wamejaliwa akili na dhamiri. " * 100
-WORKED = {3007, 3008, 5024, 5000}  # codes that come once the model may have worked
+WORKED = (3007, 3008, 5024, 5000)  # codes that come once the model may have worked; a set has no order to test in
 
 UNBILLED = [
     *(str(code) for code in CODES if code not in WORKED),
