@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -63,6 +64,14 @@ def _strict_servers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(defaults, "strict", value=True)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_as_at_a_terminal() -> None:
+    """What a shell runs in the background ignores Ctrl-C, what nohup runs a hang-up, and what they start does too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
