@@ -330,10 +330,11 @@ def answering_once(body: bytes) -> Iterator[dict[str, Any]]:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(body)
 
     def serve() -> None:
-        with listening.accept()[0] as connected:
+        with listening.accept()[0] as connected, contextlib.suppress(OSError):
             connected.recv(65_536)
             connected.sendall(head + body)
-            connected.recv(1)  # until the client leaves
+            while connected.recv(65_536):  # the rest of the request, until the client leaves
+                pass
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = threading.Thread(target=serve)
