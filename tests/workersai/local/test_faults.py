@@ -120,7 +120,8 @@ def test_a_stall_lasts_until_the_client_leaves(faulty: Faulty, after: int) -> No
 
 def test_what_stalls_takes_no_seat_from_the_others() -> None:
     faults = ["stall:5"] * 20
-    with LocalServer(lambda _: "It is sunny.", faults=faults) as server, ThreadPoolExecutor(20) as pool:
+    # The server ends first, and with it what waits in the threads.
+    with ThreadPoolExecutor(20) as pool, LocalServer(lambda _: "It is sunny.", faults=faults) as server:
         waiting = [pool.submit(read_into, [], server, stream=True) for _ in faults]
         while len(server.requests) < len(faults):
             time.sleep(0.01)
