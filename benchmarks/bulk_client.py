@@ -122,7 +122,7 @@ def plain(*, rows: int, concurrency: int, answer: str | None = None) -> dict[str
 
 
 def _memory(name: str) -> float:
-    """MiB of this process: ``VmRSS`` now, ``VmHWM`` at the most; ``ru_maxrss`` would count what it was forked from."""
+    """MiB of this process: ``VmRSS`` now, ``VmHWM`` its peak; ``ru_maxrss`` would count what it was forked from."""
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     return int(found[1]) / 1024 if found else 0.0
 

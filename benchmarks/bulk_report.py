@@ -84,7 +84,7 @@ def _jobs(jobs: dict[str, list[Numbers]]) -> str:
         "processor time of the client (µs a row)",
         "memory at the start (MiB)",
         "after 1,000 results",
-        "at the most",
+        "peak",
         "journal (bytes a row)",
     )
     for title, sizes in jobs.items():
@@ -154,5 +154,5 @@ differ by two times and more from one run to the next; processor time and memory
   benchmarks takes next to none.
 - **killed** by `SIGKILL`, at random moments, up to three times a job, which is then begun again with the same journal.
   How often each row was asked, the server counts. A batch is unclear where the process ended while sending it; a job by
-  calls asks again at the most the 32 calls that were under way.
+  calls repeats at most the 32 calls that were under way.
 """

@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a part of it, in less than a minute; nothing is written")
     parser.add_argument("--no-peers", action="store_true", help="without the other packages")
-    parser.add_argument("--repeats", type=int, default=25, help="how often to measure each at the most (default: 25)")
+    parser.add_argument("--repeats", type=int, default=25, help="most repeats of each measurement (default: 25)")
     parser.add_argument("--redraw", action="store_true", help="only write the page and the plots of the last run")
     options = parser.parse_args()
     if options.redraw:

@@ -121,7 +121,7 @@ def test_two_thousand_calls_two_hundred_at_once() -> None:
         gc.collect()
         return sys.getallocatedblocks()
 
-    before = held_after(1_000)  # with what is made once, and the last server's records, which are 1,000 at the most
+    before = held_after(1_000)  # with what is made once, and the last server's records, which are 1,000 at most
     assert held_after(2_000) - before < 2_000, "memory is back to where it was: less than a block a call is held"
 
 

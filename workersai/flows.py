@@ -181,7 +181,7 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
                         data: bytes = yield _RECEIVE
                     except _BROKEN_OFF as error:
                         if reader.finished:
-                            break  # what was lost is the usage at the most
+                            break  # what was lost is the usage at most
                         _break_off(reader, error)
                     if not data:
                         break

@@ -41,7 +41,7 @@ class Gateway:
         max_attempts: How often the gateway tries, 1 to 5. The retries of this package come on top: a call may be
             sent ``max_attempts`` times for each of its ``1 + max_retries`` attempts; give ``max_retries=0`` to leave
             it to the gateway.
-        retry_delay: Seconds between two of its attempts, 5 at the most.
+        retry_delay: Seconds between two of its attempts, 5 at most.
         backoff: How the delay grows: ``"constant"``, ``"linear"`` or ``"exponential"``.
 
     A dict of the same names is taken in its place everywhere, for configurations. In bulk work, submissions and polls
@@ -178,7 +178,7 @@ def _checked_metadata(metadata: object) -> dict[str, Any]:
     if not isinstance(metadata, Mapping):
         raise BadRequestError(f"metadata must be a dict, not {type(metadata).__name__}.")
     if len(metadata) > _MOST_METADATA:
-        raise BadRequestError(f"metadata has {len(metadata)} entries: a gateway keeps {_MOST_METADATA} at the most.")
+        raise BadRequestError(f"metadata has {len(metadata)} entries: a gateway keeps {_MOST_METADATA} at most.")
     for name, value in metadata.items():
         if not isinstance(name, str) or not name:
             raise BadRequestError(f"metadata: a name must be a string, and not empty; got {shown(name)}.")

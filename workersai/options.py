@@ -65,7 +65,7 @@ def _checked_generator(name: str) -> str:
 
 def _checked_positive(value: float | None) -> float | None:
     if value is not None and not 0 < value <= _LONGEST_TIMEOUT:
-        raise ValueError(f"must be a number of seconds above 0, and {_LONGEST_TIMEOUT:,} at the most")
+        raise ValueError(f"must be a number of seconds above 0, and {_LONGEST_TIMEOUT:,} at most")
     return value
 
 

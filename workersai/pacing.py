@@ -95,7 +95,7 @@ class Limiter:
                 self.leave(turn)
 
     def take(self, check: Callable[[float], None] | None = None) -> None:
-        """Waits for a turn in this thread; ``check`` gets the seconds that it will take at the most, and may refuse."""
+        """Waits for a turn in this thread; ``check`` gets the seconds that it will take at most, and may refuse."""
         alarm = Alarm()
         with self.turn(alarm.set) as turn:
             if check is not None:

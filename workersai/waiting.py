@@ -143,5 +143,5 @@ class Alarm:
             self._lock.release()
 
     def wait(self, seconds: float) -> None:
-        """Waits until it is set, and so many seconds at the most; then it is not set any more."""
+        """Waits until it is set, and so many seconds at most; then it is not set any more."""
         self._lock.acquire(timeout=seconds)

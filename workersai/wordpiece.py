@@ -1,7 +1,7 @@
 """How many tokens an embedding model reads of a text, and where a text that is too long is to be cut.
 
 The English bge models read WordPiece tokens of lower-case text, with the vocabulary that BERT was published with (by
-Google, under the Apache License 2.0), 512 at the most. ``wordpiece.txt`` is that vocabulary.
+Google, under the Apache License 2.0), 512 at most. ``wordpiece.txt`` is that vocabulary.
 
 bge-m3 and bge-reranker-base read the SentencePiece tokens of XLM-RoBERTa, whose vocabulary is not here. For them there
 is an upper bound.

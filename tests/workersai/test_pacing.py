@@ -177,7 +177,7 @@ def test_who_leaves_costs_no_more_in_a_long_line(order: int, looking: bool) -> N
         return sum(sleeper.looks for sleeper in sleepers) - before
 
     small, large = cost(100), cost(1_600)
-    assert large <= small * 16 * 2.5, "n log n at the most"
+    assert large <= small * 16 * 2.5, "n log n at most"
 
 
 def test_joining_costs_the_same_in_a_long_line() -> None:
@@ -196,7 +196,7 @@ def within(seconds: float, do: Callable[[], object]) -> None:
 
 
 def is_as_it_should_be(limiter: Limiter, clock: Clock, *, waiting: int) -> None:
-    """The lock is free, in any thread; so many are in the line at the most; and it empties in its time."""
+    """The lock is free, in any thread; so many are in the line at most; and it empties in its time."""
     within(30, lambda: joined(limiter))
     assert len(limiter._waiting) <= waiting + 1
     for _ in range(waiting + 3):

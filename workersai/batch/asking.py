@@ -36,7 +36,7 @@ class BatchOptions(RunOptions, total=False):
     """Whether results come in the order of the requests; by default as soon as they are there."""
 
     part_size: int
-    """Most requests in one batch, 1,000 by default; its body is under 10 MB in any case. Eight batches at the most are
+    """Most requests in one batch, 1,000 by default; its body is under 10 MB in any case. Eight batches at most are
     under way."""
 
     concurrency: int

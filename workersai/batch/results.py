@@ -64,7 +64,7 @@ def with_finish_reason(completion: Completion, asked: Asked) -> Completion:
     most = asked.max_tokens
     if completion.usage is not None or completion.finish_reason != "stop" or most is None:
         return completion
-    if len(completion.text) < most / 4 or asked.json_mode is not None:  # a character is four bytes at the most
+    if len(completion.text) < most / 4 or asked.json_mode is not None:  # a character is four bytes at most
         return completion
     tokens = text_tokens(completion.text)
     if tokens.fewest >= most:

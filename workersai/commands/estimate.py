@@ -67,11 +67,11 @@ def _show(asker: Asker, rows: int, tokens: Tokens, most_schemas: int, most_answe
     typer.echo(f"rows        {rows:,}")
     typer.echo(f"prompts     {count}")
     if most_schemas:
-        typer.echo(f"schemas     {most_schemas:,} tokens at the most, if the service adds them to the prompts")
-    typer.echo(f"answers     {most_answers:,} tokens at the most, if each takes all that it may (--max-tokens)")
+        typer.echo(f"schemas     {most_schemas:,} tokens at most, if the service adds them to the prompts")
+    typer.echo(f"answers     {most_answers:,} tokens at most, if each takes all that it may (--max-tokens)")
     if asker.card is None:
         typer.echo(f"price       not known for {asker.model}")
         return
     prompts = asker.card.cost_usd(tokens.estimate, 0)
     most = asker.card.cost_usd(tokens.most + most_schemas, most_answers)
-    typer.echo(f"price       {about}${prompts:,.4f} for the prompts, ${most:,.4f} at the most with the answers")
+    typer.echo(f"price       {about}${prompts:,.4f} for the prompts, ${most:,.4f} at most with the answers")

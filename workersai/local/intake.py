@@ -68,7 +68,7 @@ async def read_body(request: Request, *, keep: bool) -> Intake:
 
 def too_large() -> WireError:
     """The refusal of a body that has too many bytes."""
-    return WireError(413, 3006, f"AiError: Request is too large: {MOST_BYTES} bytes at the most")
+    return WireError(413, 3006, f"AiError: Request is too large: {MOST_BYTES} bytes at most")
 
 
 def _too_slow(size: int) -> WireError:
@@ -90,7 +90,7 @@ def check_value_count(content: bytes) -> None:
         return
     # Texts may hold any number of the signs that stand between values.
     if _count_signs(_TEXT.sub(b"", content)) > _MOST_VALUES:
-        raise WireError(413, 3006, f"AiError: Request is too large: {_MOST_VALUES} values at the most")
+        raise WireError(413, 3006, f"AiError: Request is too large: {_MOST_VALUES} values at most")
 
 
 def _count_signs(content: bytes) -> int:

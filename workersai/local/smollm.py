@@ -48,7 +48,7 @@ _SLOTS = 2
 _SHARED_CONTEXT = 16_384
 # llama.cpp would keep up to 8 GB of old prompts.
 _PROMPT_CACHE_MIB = 128
-# What is kept free for the answer where a prompt is longer than the small model's window, at the most.
+# What is kept free for the answer where a prompt is longer than the small model's window, at most.
 _ROOM = 1_024
 # llama.cpp's seeds are 32 bits wide, and the highest of them asks for a random one.
 _SEEDS = 0xFFFF_FFFF
@@ -120,7 +120,7 @@ class SmolLM:
         read = _without_middle(tokens, window - min(request.max_tokens, _ROOM, window // 2))
         if len(read) < len(tokens):
             note = (
-                f"{self.name} reads {window} tokens at the most: {len(tokens) - len(read)} of the prompt's "
+                f"{self.name} reads {window} tokens at most: {len(tokens) - len(read)} of the prompt's "
                 f"{len(tokens)} tokens were left out of its middle."
             )
             logger.warning(note)

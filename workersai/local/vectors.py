@@ -176,7 +176,7 @@ def _notes(tokens: Sequence[Sequence[int]]) -> tuple[str, ...]:
     if not longer:
         return ()
     note = (
-        f"all-MiniLM-L6-v2 reads {MOST_TOKENS} tokens of a text at the most: {len(longer)} of {len(tokens)} texts were "
+        f"all-MiniLM-L6-v2 reads {MOST_TOKENS} tokens of a text at most: {len(longer)} of {len(tokens)} texts were "
         f"cut, the longest of them from {max(longer)} tokens."
     )
     logger.warning(note)

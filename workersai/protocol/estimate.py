@@ -21,7 +21,7 @@ _PIECES = re.compile(
 _NEW_WORD = re.compile(r"[a-z][A-Z]")
 
 # Tokens of a character: of the scripts that the tokenizer knows words of, the mean of measured texts; any other takes
-# a token for each of its bytes at the most.
+# a token for each of its bytes at most.
 _ASCII, _EMOJI = 0.8, 3.2
 _KNOWN = (
     (0x00A0, 0x024F, 0.75),  # Latin with accents

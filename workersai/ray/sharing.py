@@ -35,7 +35,7 @@ class SharedLimiter(Limiter):
 
     Its actor outlives the worker and the job that came first (it is "detached", and needs no CPU). Where it is lost
     with its machine, another takes its place and counts from then on. A turn costs about a millisecond, and
-    there are about a thousand of them a second at the most.
+    there are about a thousand of them a second at most.
 
     Raises:
         ConfigurationError: the limit has other numbers already.

@@ -291,7 +291,7 @@ def test_a_dry_run_counts_and_sends_nothing(tmp_path: Path) -> None:
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in done.stdout.splitlines()}
     assert lines["rows"] == "350"
     assert lines["prompts"].split()[0].replace(",", "").isdigit()
-    assert lines["answers"].startswith("3,500 tokens at the most")
+    assert lines["answers"].startswith("3,500 tokens at most")
     assert lines["price"].startswith("$0.00")
     assert lines["sent"] == "350 rows in batches, 0 as single calls"
     done = command(None, "run", source, "--dry-run", "--prompt-column", "text", "--mode", "calls")

@@ -37,7 +37,7 @@ def test_with_the_tokenizer_prompts_are_counted(source: Path) -> None:
     lines = dry_run("from workersai.cli import main; main()", source)
     assert lines["prompts"] == f"{count:,} tokens"
     prompts, most = CARD.cost_usd(count, 0), CARD.cost_usd(count, 1_000)
-    assert lines["price"] == f"${prompts:,.4f} for the prompts, ${most:,.4f} at the most with the answers"
+    assert lines["price"] == f"${prompts:,.4f} for the prompts, ${most:,.4f} at most with the answers"
     assert "schemas" not in lines
 
 
@@ -51,7 +51,7 @@ def test_without_the_tokenizer_an_estimate_says_so_and_has_its_bound_beside_it(s
     assert found is not None
     estimate, most = (int(number.replace(",", "")) for number in found.groups())
     assert estimate < count <= most
-    price = f"about ${CARD.cost_usd(estimate, 0):,.4f} for the prompts, ${CARD.cost_usd(most, 1_000):,.4f} at the most"
+    price = f"about ${CARD.cost_usd(estimate, 0):,.4f} for the prompts, ${CARD.cost_usd(most, 1_000):,.4f} at most"
     assert lines["price"].startswith(price)
 
 
@@ -60,6 +60,6 @@ def test_a_schema_that_the_service_may_add_to_each_prompt_is_in_the_bound(source
     schema.write_text(json.dumps({"type": "object", "properties": {"sky": {"type": "string", "description": "x"}}}))
     plain = dry_run("from workersai.cli import main; main()", source)
     lines = dry_run("from workersai.cli import main; main()", source, "--schema", str(schema))
-    assert re.match(r"[\d,]+ tokens at the most, if the service adds them", lines["schemas"])
+    assert re.match(r"[\d,]+ tokens at most, if the service adds them", lines["schemas"])
     assert lines["prompts"] == plain["prompts"]
     assert lines["price"] != plain["price"]

@@ -99,7 +99,7 @@ def test_a_body_of_more_than_10_mb_is_3006(echo: LocalServer) -> None:
     assert run(echo, fits).status_code == 200
     status, code, message = error_of(run(echo, fits + b" "))
     assert (status, code) == (413, 3006)
-    assert "10000000 bytes at the most" in message
+    assert "10000000 bytes at most" in message
     assert chat(echo, {"messages": [{"role": "user", "content": "a" * 10_000_000}]}).json()["error"]["code"] == 3006
 
 

@@ -207,5 +207,5 @@ def test_too_many_values_are_refused_before_they_are_parsed(serve: Serve) -> Non
     server = serve("ok")
     status, code, message = error_of(run(server, b'{"prompt":"hi","a":[' + b"[]," * 1_100_000 + b"[]]}"))
     assert (status, code) == (413, 3006)
-    assert "2000000 values at the most" in message
+    assert "2000000 values at most" in message
     assert server.requests[0].body is None

@@ -246,7 +246,7 @@ def test_a_prompt_beyond_the_models_window_loses_its_middle_and_says_so(short_si
     result = result_of(response)
     assert result["usage"]["prompt_tokens"] > 300  # what the caller sent, and not what was read
     (note,) = [entry["message"] for entry in response.json()["messages"]]
-    assert note.startswith("SmolLM2-135M-Instruct reads 256 tokens at the most: ")
+    assert note.startswith("SmolLM2-135M-Instruct reads 256 tokens at most: ")
     assert note.endswith("tokens were left out of its middle.")
     streamed = run(short_sighted, {**PROMPT, "prompt": prompt, "stream": True})
     assert streamed.headers["x-workersai-local-note"] == note

@@ -142,7 +142,7 @@ def test_bad_input_is_refused_by_name(model_input: Any, says: str) -> None:
         ({"stop": [""]}, "stop: must not hold an empty string"),
         ({"timeout": -1}, "timeout: must be a number of seconds above 0"),
         ({"timeout": math.inf}, "timeout: must be a number of seconds above 0"),
-        ({"timeout": 1e12}, "timeout: must be a number of seconds above 0, and 1,000,000 at the most"),
+        ({"timeout": 1e12}, "timeout: must be a number of seconds above 0, and 1,000,000 at most"),
         ({"top_k": 10**5000}, "top_k: .* got a huge int"),
         ({"max_retries": -1}, "max_retries: .*greater than or equal to 0"),
         ({"model": "llama-3"}, "model: must be a model's full name, which begins with @"),
