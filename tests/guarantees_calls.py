@@ -9,6 +9,7 @@ _LIMITS = f"{HERE}/transport/test_time_limits.py"
 _BOUNDS = f"{HERE}/transport/test_reply_bounds.py"
 _CONNECTING = "tests/workersai/transport/test_connecting.py"
 _PROXIES = "tests/workersai/transport/test_broken_proxies.py"
+_INTERRUPTIONS = "tests/workersai/transport/test_interruptions.py"
 _STRAY = f"{HERE}/transport/test_stray_replies.py"
 _TOKEN = f"{HERE}/transport/test_token.py"
 _DEADLINE = f"{HERE}/test_deadline.py"
@@ -80,6 +81,19 @@ HANGS = Section(
                 f"{_CLOSING}::test_a_run_ends_when_another_thread_closes_its_client",
                 f"{_CLOSING}::test_calls_that_wait_for_a_connection_end_as_well",
                 f"{_CLOSING}::test_a_call_that_waits_for_its_retry_ends_without_it",
+            ),
+        ),
+        new_row(
+            "A wait for a connection or a result has a short limit, on a busy machine",
+            "it ends at its limit",
+            tests=("tests/workersai/test_wait_queue.py::test_a_wait_ends_however_short_it_is",),
+        ),
+        new_row(
+            "A process forks during calls",
+            "the child leaves its parent's streams open, and finds no lock taken",
+            tests=(
+                f"{_INTERRUPTIONS}::test_a_forked_child_leaves_the_streams_of_its_parent_alone",
+                f"{_INTERRUPTIONS}::test_a_forked_child_finds_no_tracker_locked",
             ),
         ),
         new_row(
@@ -293,6 +307,34 @@ CONNECTIONS = Section(
             "a proxy in `HTTPS_PROXY` or `ALL_PROXY`",
             "calls go through it, unless `NO_PROXY` names the host",
             tests=(f"{_CLIENTS}::test_a_proxy_in_the_environment_is_honoured",),
+        ),
+        new_row(
+            "a proxy that refuses, fails or can't be reached",
+            "an error that says so and shows no password; a refusal has the proxy's status",
+            tests=(
+                f"{_PROXIES}::test_a_proxy_that_fails_is_an_error_that_says_why",
+                f"{_PROXIES}::test_a_socks_proxy_that_fails_is_an_error_that_says_why",
+                f"{_PROXIES}::test_a_proxy_that_can_t_be_reached_is_an_error",
+            ),
+        ),
+        new_row(
+            "several addresses, of which some refuse, don't answer or are of a family that this machine lacks",
+            "the next one is tried; if none is left, `APIConnectionError`",
+            tests=(
+                f"{_CONNECTING}::test_the_next_address_is_tried_when_one_refuses",
+                f"{_CONNECTING}::test_an_address_of_a_family_that_this_machine_lacks_is_passed_over",
+                f"{_CONNECTING}::test_it_is_an_error_when_all_refuse",
+            ),
+        ),
+        new_row(
+            "a slow look-up of a host",
+            "other async calls continue",
+            tests=(f"{_CONNECTING}::test_a_resolver_that_takes_its_time_holds_up_no_other_call",),
+        ),
+        new_row(
+            "a reply before the end of the upload, such as 413",
+            "the reply is read; its connection is closed",
+            tests=(f"{_INTERRUPTIONS}::test_a_reply_that_comes_before_the_end_of_the_upload_is_read",),
         ),
         new_row(
             "a service on this machine, with a proxy set",
