@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.raw_server import LONG, RawServer, chunked, completion, events, is_stream, raw_server, reply
+from tests.raw_server import LONG, RawServer, chunk, chunked, completion, events, is_stream, raw_server, reply
 from workersai import Client, CostTracker, RateLimit, _cleanup
 
 STREAM = chunked(events("one ", "two ", "three"))
@@ -30,6 +31,14 @@ def answer(connected: Any, request: bytes) -> None:
 
 def never_end(connected: Any, request: bytes) -> None:
     connected.sendall(OPEN_ENDED if is_stream(request) else reply(completion("ok")))
+
+
+def write_on(connected: Any, request: bytes) -> None:
+    """As a model does, until the client leaves: no thread of a web app waits long for the next delta of a stream."""
+    never_end(connected, request)
+    while is_stream(request):
+        connected.sendall(chunk(events("more", done=False)))
+        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -299,7 +308,7 @@ def test_a_web_app_survives_browsers_that_leave() -> None:
 
         asyncio.run(main())
     """
-    with raw_server(never_end) as service:
+    with raw_server(write_on) as service:
         command = [sys.executable, "-c", textwrap.dedent(app), service.account["base_url"]]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
             try:
