@@ -73,14 +73,14 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-all-tests: $(READY)  ## fast and slow in one run: what both need is made once, and neither of two processes waits long
-	$(BIN)/pytest -n 2 --dist worksteal -m ''
+all-tests: $(READY)  ## fast and slow in one run: what both need is made once; a third process works while others wait
+	$(BIN)/pytest -n 3 --dist worksteal -m ''
 
 unit: $(READY)  ## the fast ones alone
 	$(BIN)/pytest -n 2 --dist worksteal
 
 slow: $(READY)  ## those alone that take half a minute or more: the notebooks, and workers of Ray that are killed
-	$(BIN)/pytest -n 2 --dist worksteal -m slow
+	$(BIN)/pytest -n 3 --dist worksteal -m slow
 
 format: $(READY)
 	$(BIN)/ruff check --fix

@@ -40,8 +40,11 @@ def _loop() -> Iterator[None]:
 
 @cache
 def own_text(tokens: int) -> str:
-    """So many tokens of this project's own words and code, and more."""
-    files = [*ROOT.glob("*.md"), *sorted(ROOT.glob("workersai/**/*.py")), *sorted(ROOT.glob("tests/**/*.py"))]
+    """So many tokens of this project's documentation, and more.
+
+    Prose, with some code in it: LlamaIndex counts word by word, which finds more tokens in code than there are.
+    """
+    files = sorted(ROOT.glob("docs/**/*.md"))
     texts: list[str] = []
     for path in files * 10:
         texts.append(f"# {path.relative_to(ROOT)}\n\n{path.read_text()}\n")
@@ -102,9 +105,7 @@ def test_a_query_over_three_windows_of_text_fits_each_time(
     assert len(server.requests) > 3
     assert most_sent(server) <= WINDOW
     if mode != "refine":
-        assert most_sent(server) > 0.75 * WINDOW, (
-            "the window is used, as far as LlamaIndex's count of single words lets it"
-        )
+        assert most_sent(server) > 0.8 * WINDOW, "the window is used"
 
 
 @pytest.mark.usefixtures("_loop")

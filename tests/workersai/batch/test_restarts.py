@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def test_what_may_be_billed_is_known_after_a_kill(tmp_path: Path, mode: str) -> 
             with worker(server, rows, journal=str(journal), mode=mode, max_tokens=50) as process:
                 while len(server.requests) < kills * (1 if mode == "batch" else 3):
                     assert process.poll() is None
+                    time.sleep(0.001)
                 process.kill()
             assert progress_of(journal).unclear_cost_usd == pytest.approx(kills * most(rows, 50))
         with Client(**connection(server)) as client:
@@ -139,7 +141,7 @@ def test_the_budget_of_a_whole_job_is_kept_over_kills_and_lost_replies(
             command = [*COMMAND, *(again if journal.exists() else first), *ways]
             with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=towards(server)) as process:  # noqa: S603
                 while len(server.requests) == before and process.poll() is None:
-                    pass
+                    time.sleep(0.001)
                 process.send_signal(signal.SIGKILL)
         done = finished(*again, *ways, environment=towards(server))
         billed = sum(

@@ -119,11 +119,11 @@ def test_the_deadline_ends_each_phase(phase: str, streamed: bool, way: Way) -> N
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_is_ended_by_a_bound_or_by_the_deadline(kind: str, streamed: bool, way: Way) -> None:
+    endless = way == "httpx" and kind == "interim replies without end"  # which httpx's own parser reads for ever
+    options: dict[str, Any] = {"timeout": LONG, "max_reply_bytes": 5_000_000, "deadline": 1 if endless else LONG}
     with stalling(FLOODS[kind]) as server, pytest.raises(WorkersAIError) as caught:
-        call(way, server.account, "hi", streamed=streamed, deadline=10, timeout=LONG, max_reply_bytes=5_000_000)
-    ended = type(caught.value).__name__
-    if way != "httpx":  # whose own parser reads interim replies and trailers for ever: there the deadline ends them
-        assert ended != "APITimeoutError", caught.value
+        call(way, server.account, "hi", streamed=streamed, **options)
+    assert isinstance(caught.value, APITimeoutError) == endless, caught.value
 
 
 @pytest.mark.parametrize("way", WAYS)
