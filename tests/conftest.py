@@ -103,13 +103,16 @@ def lengths(serve_lengths: ServeLengths) -> LocalServer:
 
 
 class Brief(SmolLM):
-    """The small model, which can be told to answer in a few tokens."""
+    """The small model, which can be set to answer in a few tokens, and with its likeliest ones."""
 
     most: int | None = None
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        if self.most is not None and request.json_schema is None and not request.tools:
-            request = replace(request, max_tokens=min(request.max_tokens, self.most))
+        if self.most is not None:
+            # By chance, it would write a name that is longer than the page's max_tokens.
+            request = replace(request, sampling=replace(request.sampling, temperature=0.0))
+            if request.json_schema is None and not request.tools:
+                request = replace(request, max_tokens=min(request.max_tokens, self.most))
         return super().generate(request)
 
 
