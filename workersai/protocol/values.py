@@ -78,9 +78,11 @@ class Usage:
     model: str = DEFAULT_MODEL
     unbilled_prompt_tokens: int = 0
     unbilled_completion_tokens: int = 0
+    neurons: float | None = None
+    """Cloudflare's unit of billing, if the service reported it; $0.011 for 1,000 (the pricing page)."""
 
     def __add__(self, other: Usage) -> Usage:
-        """The tokens of two calls of the same model."""
+        """The tokens of two calls of the same model. Neurons are kept only if both calls reported them."""
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
@@ -88,6 +90,7 @@ class Usage:
             self.model,
             self.unbilled_prompt_tokens + other.unbilled_prompt_tokens,
             self.unbilled_completion_tokens + other.unbilled_completion_tokens,
+            None if self.neurons is None or other.neurons is None else self.neurons + other.neurons,
         )
 
     @property
@@ -144,7 +147,8 @@ class Completion:
     first, where the call was made with ``parallel_tool_calls=False``. ``trimmed`` tells which messages were left out of
     the prompt so that it fitted the window; None where all of them were sent. ``cache_status`` is ``"HIT"`` where an AI
     Gateway's cache answered, ``"MISS"`` where it kept the answer for the next time, and None where no gateway says;
-    ``gateway_log_id`` names the entry of its log.
+    ``gateway_log_id`` names the entry of its log. ``reasoning`` is what a reasoning model thought before it answered,
+    or empty.
     """
 
     text: str
@@ -158,6 +162,7 @@ class Completion:
     trimmed: Trimmed | None = None
     cache_status: str | None = None
     gateway_log_id: str | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of a streamed answer: text, or a piece of a call.
+    """A piece of a streamed answer: text, a piece of a call, or a piece of a model's reasoning.
 
     The last one alone has a ``finish_reason``, the ``usage`` where the service told it, and the whole ``completion``.
     """
@@ -182,6 +187,7 @@ class Delta:
     usage: Usage | None = None
     finish_reason: str | None = None
     completion: Completion | None = None
+    reasoning: str = ""
 
     @classmethod
     def of_text(cls, text: str) -> Delta:
