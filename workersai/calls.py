@@ -23,7 +23,7 @@ from workersai.pools import PoolKey, settings_key
 from workersai.protocol.affinity import in_session
 from workersai.protocol.json_mode import JSONMode, ResponseFormat, json_mode_of
 from workersai.protocol.reply import Asked
-from workersai.protocol.request import Input, Request, input_body, run_request
+from workersai.protocol.request import Input, Request, input_body, run_request, used_call_ids
 from workersai.protocol.tools import Offer, ToolChoice, ToolLike, offer_of
 from workersai.retries import OnRetry
 from workersai.settings import DEFAULT_MAX_RETRIES, Settings, hidden
@@ -205,6 +205,7 @@ class BaseClient(Generic[ClientT]):
                 parallel_tool_calls=parallel is not False,
                 json_mode=json_mode,
                 trimmed=fit.trimmed,
+                used_call_ids=used_call_ids(body.messages),
             )
             return Call(
                 request,

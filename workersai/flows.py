@@ -16,7 +16,7 @@ from workersai.calls import Call
 from workersai.errors import APIConnectionError, APITimeoutError, ServerError, WorkersAIError
 from workersai.pacing import Limiter
 from workersai.protocol.reply import ReplyHead, completion_from_body, error_from_body
-from workersai.protocol.request import Request
+from workersai.protocol.request import Request, without_stream
 from workersai.protocol.stream import StreamReader, deltas_of
 from workersai.protocol.values import Completion, Delta, Usage
 from workersai.retries import Retry, backoff
@@ -166,10 +166,10 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
     if call.in_json is not None or call.asked.json_mode is not None:
         yield Emit(deltas_of((yield from run(call))))
         return
-    nothing_emitted = True
+    nothing_emitted, answered_nothing = True, False
 
     def attempt() -> Flow[None]:
-        nonlocal nothing_emitted
+        nonlocal nothing_emitted, answered_nothing
         if call.limiter is not None:
             yield Turn(call.limiter)
         with call.meter() as meter:
@@ -194,7 +194,7 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
                             yield Emit(deltas)
                         except APITimeoutError as error:  # their reader took longer than the deadline
                             _break_off(reader, error)
-                last = reader.close()
+                answered_nothing, last = _last_of(reader)
                 meter.usage_is_total = reader.done or not (reader.ended or reader.finished)
             finally:
                 meter.usage = reader.usage
@@ -203,6 +203,9 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
             yield from _drain()
 
     yield from retried(call, attempt, lambda: nothing_emitted)
+    if answered_nothing:
+        # Seen on gpt-oss: the same request without "stream" is answered (wire page, "Streams").
+        yield Emit(deltas_of((yield from _run_once(replace(call, request=without_stream(call.request))))))
 
 
 def _open_stream(call: Call, meter: Meter) -> Flow[StreamReader]:
@@ -211,6 +214,11 @@ def _open_stream(call: Call, meter: Meter) -> Flow[StreamReader]:
     if not head.ok:
         raise error_from_body((yield from receive_all(head)), head)
     return StreamReader(head, call.asked)
+
+
+def _last_of(reader: StreamReader) -> tuple[bool, list[Delta]]:
+    """Whether the reply was empty, and the last deltas of one that wasn't."""
+    return (True, []) if reader.answered_nothing else (False, reader.close())
 
 
 def receive_all(head: ReplyHead) -> Flow[bytes]:

@@ -1,30 +1,34 @@
 """A reply, in every shape it comes in -> a Completion, or the error that it tells of.
 
-The stream reads its events through the same functions (:func:`text_of`, :func:`usage_of`, :func:`error_of`), so that
-each quirk of a reply has one home.
+The shapes of a result are read in :mod:`~workersai.protocol.shapes` and the usage in :mod:`~workersai.protocol.usage`,
+for whole replies and for the events of a stream alike, so that each quirk has one home.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from workersai.catalog import SERVICE_MAX_TOKENS
-from workersai.checks import is_number
 from workersai.errors import ServerError, WorkersAIError, error_for
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.leaks import LeakFilter
+from workersai.protocol.shapes import AnswerParts, ShapeError, parts_of_result
 from workersai.protocol.stop import before_stop
 from workersai.protocol.surrogates import whole_value_of
 from workersai.protocol.tool_calls import ToolCallAssembler
 from workersai.protocol.tools import Offer
+from workersai.protocol.usage import usage_of
 from workersai.protocol.values import Completion, Trimmed, Usage
 
-_NO_COUNT = 1e12  # tokens
+__all__ = ["Asked", "ReplyHead", "completion_from_body", "completion_of", "result_of", "unreadable", "usage_of"]
+
+# The service's own words for reasons that have a name here (wire page, "Whole replies").
+_FINISH_REASONS = {"model_length": "length"}
+_FAILED = "error"
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,15 @@ class ReplyHead:
         return self.headers.get("cf-aig-log-id")
 
     @property
+    def neurons(self) -> float | None:
+        """The neurons that the ``cf-ai-neurons`` header bills; None without it."""
+        try:
+            neurons = float(self.headers.get("cf-ai-neurons", ""))
+        except ValueError:
+            return None
+        return neurons if 0 <= neurons < float("inf") else None
+
+    @property
     def retry_after(self) -> float | None:
         """Seconds to wait by the ``Retry-After`` header, given in seconds or as a date."""
         value = self.headers.get("retry-after", "").strip()
@@ -84,10 +97,12 @@ class Asked:
     parallel_tool_calls: bool = True
     json_mode: JSONMode | None = None
     trimmed: Trimmed | None = None
+    used_call_ids: frozenset[str] = frozenset()
+    """The ids of the conversation's earlier tool calls: a new call gets another one."""
 
     def assembler(self) -> ToolCallAssembler:
         """What collects the calls of the reply."""
-        return ToolCallAssembler(self.offer.nullable, parallel=self.parallel_tool_calls)
+        return ToolCallAssembler(self.offer.nullable, parallel=self.parallel_tool_calls, used_ids=self.used_call_ids)
 
     def leaks(self) -> LeakFilter:
         """What finds the calls in its text."""
@@ -98,8 +113,15 @@ def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completi
     """The answer in a whole reply.
 
     Raises:
-        WorkersAIError: the failure that the reply tells of; :class:`ServerError` for one that can't be read.
+        WorkersAIError: the failure that the reply reports; :class:`ServerError` for one that can't be read.
     """
+    if is_empty_answer(body):
+        raise ServerError(
+            "The service answered with an empty result. Try again, or another model.",
+            status_code=head.status,
+            request_id=head.request_id,
+            retryable=True,
+        )
     return completion_of(result_of(body, head), head, asked)
 
 
@@ -107,27 +129,32 @@ def completion_of(result: Mapping[str, Any], head: ReplyHead, asked: Asked) -> C
     """The answer in the result of a reply.
 
     Raises:
-        ServerError: it has none that can be read.
+        ServerError: it has none that can be read, or its finish reason says that the model failed; ``partial`` then
+            has what there is of the answer.
     """
-    choices = result.get("choices")
-    if choices is not None:
-        message, finish = _choice(choices, head)
-        text, wires = text_of(message.get("content")), message.get("tool_calls")
-    elif "response" in result or "tool_calls" in result:
-        text, wires, finish = text_of(result.get("response")), result.get("tool_calls"), None
-    else:
-        raise unreadable("has neither an answer nor an error in it", head)
-    text, stopped = before_stop(text, asked.stop)
-    finish = "stop" if stopped else finish
+    try:
+        parts = parts_of_result(dict(result))
+    except ShapeError as problem:
+        raise unreadable(str(problem), head) from None
+    completion = _completion(parts, head, asked)
+    if parts.finish == _FAILED:
+        raise failed_by_finish_reason(ServerError, head, completion)
+    return completion
+
+
+def _completion(parts: AnswerParts, head: ReplyHead, asked: Asked) -> Completion:
+    text, stopped = before_stop(parts.text, asked.stop)
     calls = asked.assembler()
-    calls.add(calls_of(wires, head))
+    calls.add(calls_of(parts.calls, head), place="choice")
+    calls.add(calls_of(parts.calls_beside, head), place="beside")
     leaks = asked.leaks()
     text = leaks.feed(text) + leaks.flush()
-    leaked_text, leaked_calls = leaks.take(as_text=bool(wires))
+    leaked_text, leaked_calls = leaks.take(as_text=calls.any)
     text += leaked_text
-    calls.add(leaked_calls)
-    usage = usage_of(result.get("usage"), asked.model, billed=not head.from_cache)
-    finish = finish_reason_of(finish, called=calls.any, usage=usage, asked=asked)
+    calls.add(leaked_calls, place="text")
+    usage = usage_of(parts.usage, asked.model, billed=not head.from_cache, neurons=head.neurons)
+    given = "stop" if stopped else parts.finish
+    finish = finish_reason_of(given, called=calls.any, usage=usage, asked=asked)
     tool_calls, invalid = calls.calls(cut_off=finish == "length")
     return Completion(
         text=text if asked.json_mode is None else asked.json_mode.answer(text),
@@ -141,17 +168,23 @@ def completion_of(result: Mapping[str, Any], head: ReplyHead, asked: Asked) -> C
         trimmed=asked.trimmed,
         cache_status=head.cache_status,
         gateway_log_id=head.gateway_log_id,
+        reasoning=parts.reasoning,
     )
 
 
-def text_of(response: Any) -> str:
-    """The text in a ``response`` or ``content`` field.
+FailureT = TypeVar("FailureT", bound=WorkersAIError)
 
-    It is null beside a tool call; an object in JSON Mode; a number or a boolean where the model's text was one.
-    """
-    if isinstance(response, str):
-        return response
-    return "" if response is None else json.dumps(response, ensure_ascii=False)
+
+def failed_by_finish_reason(kind: type[FailureT], head: ReplyHead, partial: Completion | None) -> FailureT:
+    """The error for an answer whose finish reason is ``error`` (wire page, "Whole replies")."""
+    error = kind(
+        "The model failed while it answered: the finish reason is 'error'. Try again.",
+        status_code=head.status,
+        request_id=head.request_id,
+        retryable=True,
+    )
+    error.partial = partial
+    return error
 
 
 def calls_of(wires: Any, head: ReplyHead) -> list[dict[str, Any]]:
@@ -167,29 +200,9 @@ def calls_of(wires: Any, head: ReplyHead) -> list[dict[str, Any]]:
     return wires
 
 
-def usage_of(usage: Any, model: str, *, billed: bool = True) -> Usage | None:
-    """The token counts, or None where there are none. The schema allows them to be fractional numbers.
-
-    What a gateway's cache answers has the counts of the reply that it kept; it is not billed.
-    """
-    if not isinstance(usage, dict) or not usage:
-        return None
-    counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
-    if not all(isinstance(count, int | float) and 0 <= count < _NO_COUNT for count in counts):
-        return None  # it is none that could be added up, or priced
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    unbilled = (0, 0) if billed else (prompt, completion)
-    return Usage(prompt, completion, _count(cached), model, *unbilled)
-
-
-def _count(number: Any) -> int:
-    return int(number) if is_number(number) else 0
-
-
 def finish_reason_of(given: Any, *, called: bool, usage: Usage | None, asked: Asked) -> str:
-    """Why the answer ended. The native shape doesn't say, so it is told from what came (wire page, "Replies")."""
+    """Why the answer ended. The native shape doesn't say, so it follows from what was received (wire page)."""
+    given = _FINISH_REASONS.get(given, given) if isinstance(given, str) else given
     if given is None and usage is not None and _reached(usage.completion_tokens, asked.max_tokens):
         return "length"
     if called and given in (None, "stop"):
@@ -245,15 +258,6 @@ def result_of(body: bytes, head: ReplyHead) -> dict[str, Any]:
     raise unreadable("is not of a known shape", head)
 
 
-def _choice(choices: Any, head: ReplyHead) -> tuple[dict[str, Any], Any]:
-    """Message and finish reason where a route answers with OpenAI's whole shape as the result."""
-    first = choices[0] if isinstance(choices, list) and choices else None
-    message = first.get("message") if isinstance(first, dict) else None
-    if not isinstance(first, dict) or not isinstance(message, dict):
-        raise unreadable("has no message in its choices", head)
-    return message, first.get("finish_reason")
-
-
 def _message_and_code(entry: Any) -> tuple[str, int | None]:
     if not isinstance(entry, dict):
         entry = {"message": entry}
@@ -275,6 +279,15 @@ def _told(message: str, head: ReplyHead, code: int | None) -> WorkersAIError:
         request_id=head.request_id,
         retry_after=head.retry_after,
     )
+
+
+def is_empty_answer(body: bytes) -> bool:
+    """Whether a reply of success has an empty result: some routes answer a request for a stream so (wire page)."""
+    try:
+        payload = whole_value_of(body)
+    except ValueError:
+        return False
+    return isinstance(payload, dict) and payload.get("success") is True and payload.get("result") in ({}, None)
 
 
 def unreadable(what: str, head: ReplyHead) -> ServerError:

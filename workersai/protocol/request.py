@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pydantic import SecretStr
@@ -105,6 +105,13 @@ def input_body(model_input: Input, options: CallOptions, offer: Offer) -> InputB
     return InputBody({"messages": wire}, messages)
 
 
+def used_call_ids(messages: Sequence[Message]) -> frozenset[str]:
+    """The ids of the tool calls that the messages hold."""
+    return frozenset(call.id for message in messages for call in (*message.tool_calls, *message.invalid_tool_calls)) | {
+        message.tool_call_id for message in messages if message.tool_call_id is not None
+    }
+
+
 def run_request(
     settings: Settings,
     model_input: Mapping[str, Any],
@@ -145,6 +152,13 @@ def run_request(
         body["options"] = {"rejectIfBusy": True}
     form = "stream" if stream else "json" if json_mode is not None else ""
     return request_to(settings, options, json_bytes(body), form=form)
+
+
+def without_stream(request: Request) -> Request:
+    """The same request for a whole reply."""
+    body = json.loads(request.content)
+    body.pop("stream", None)
+    return replace(request, content=json_bytes(body))
 
 
 def request_to(

@@ -18,16 +18,21 @@ from workersai.protocol.reply import (
     calls_of,
     completion_from_body,
     error_of,
+    failed_by_finish_reason,
     finish_reason_of,
-    text_of,
-    usage_of,
+    is_empty_answer,
 )
+from workersai.protocol.shapes import AnswerParts, ShapeError, parts_of_event
 from workersai.protocol.sse import MAX_EVENT_BYTES, SSEDecoder
 from workersai.protocol.stop import StopFilter
 from workersai.protocol.surrogates import Halves, HalvesOfCalls, repaired, value_of
+from workersai.protocol.tool_calls import Place
+from workersai.protocol.usage import UsageCounter
 from workersai.protocol.values import Completion, Delta, ToolCallDelta, Usage
 
 _DONE = b"[DONE]"
+_CHOICE: Place = "choice"
+_BESIDE: Place = "beside"
 _OF_TEXT = frozenset({"response", "tool_calls", "p"})
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:")
@@ -52,13 +57,16 @@ class StreamReader:
         self._stop = StopFilter(asked.stop)
         self._leaks = asked.leaks()
         self._calls = asked.assembler()
-        self._native_calls = False
+        self._has_calls = False
         self._unfiltered = not asked.stop and not asked.offer.callable_names  # text is shown as it comes
         self._halves = Halves()
-        self._halves_of_calls = HalvesOfCalls()
+        self._halves_of_reasoning = Halves()
+        self._halves_of_calls: dict[Place, HalvesOfCalls] = {"choice": HalvesOfCalls(), "beside": HalvesOfCalls()}
         self._has_halves = False
         self._text: list[str] = []
-        self._usage: Usage | None = None
+        self._reasoning: list[str] = []
+        self._counter = UsageCounter()
+        self._usage: Usage | None = None  # of a whole reply in place of a stream
         self._finish: Any = None
         self._done = False
         self._failure: WorkersAIError | None = None
@@ -80,8 +88,16 @@ class StreamReader:
 
     @property
     def usage(self) -> Usage | None:
-        """The usage that was told so far."""
-        return self._usage
+        """The usage that was received so far, also of a stream that is cut off or left early."""
+        counts = self._counter.counts
+        if counts is None:
+            return self._usage
+        return counts.as_usage(self._asked.model, billed=not self._head.from_cache)
+
+    @property
+    def answered_nothing(self) -> bool:
+        """Whether the reply was JSON with an empty result, as some routes answer a request for a stream."""
+        return self._whole is not None and self._head.ok and is_empty_answer(bytes(self._whole))
 
     def feed(self, data: bytes) -> list[Delta]:
         """The deltas that ``data`` completes. A failure found in it shows in ``ended``, and ``close`` raises it."""
@@ -132,13 +148,14 @@ class StreamReader:
             text="".join(self._text),
             tool_calls=calls,
             invalid_tool_calls=invalid,
-            usage=self._usage,
+            usage=self.usage,
             model=self._asked.model,
             request_id=self._head.request_id,
             dropped_tool_calls=self._calls.dropped(),
             trimmed=self._asked.trimmed,
             cache_status=self._head.cache_status,
             gateway_log_id=self._head.gateway_log_id,
+            reasoning="".join(self._reasoning),
         )
 
     def interruption(self) -> StreamInterruptedError:
@@ -205,50 +222,50 @@ class StreamReader:
             raise failure
         if not isinstance(payload, dict):
             raise self._garbage(event)
-        usage = payload.get("usage")
-        if usage:
-            # Cumulative where it comes more than once: the last one stands.
-            self._usage = usage_of(usage, self._asked.model, billed=not self._head.from_cache)
-        choices = payload.get("choices")
-        if choices:
-            payload = self._choice(choices, event)
-        self._piece(payload, deltas)
+        try:
+            parts = parts_of_event(payload)
+        except ShapeError:
+            raise self._garbage(event) from None
+        self._counter.add(parts.usage, is_total=not parts.has_choices)
+        self._finish = repaired(parts.finish) or self._finish
+        self._piece(parts, deltas)
+        if parts.finish == "error":
+            raise failed_by_finish_reason(StreamInterruptedError, self._head, None)
 
-    def _choice(self, choices: Any, event: bytes) -> dict[str, Any]:
-        """The part of an OpenAI-shaped event that holds what a native event holds at its top."""
-        choice = choices[0] if isinstance(choices, list) else None
-        delta = choice.get("delta") or {} if isinstance(choice, dict) else None
-        if not isinstance(choice, dict) or not isinstance(delta, dict):
-            raise self._garbage(event)
-        self._finish = repaired(choice.get("finish_reason")) or self._finish
-        return delta
-
-    def _piece(self, piece: dict[str, Any], deltas: list[Delta]) -> None:
-        """Takes the text and the calls of one event; a native event's ``p`` is padding, and is left behind."""
-        text = text_of(piece.get("response") if "response" in piece else piece.get("content"))
-        wires = piece.get("tool_calls")
+    def _piece(self, parts: AnswerParts, deltas: list[Delta]) -> None:
+        """Takes the text, the reasoning and the calls of one event."""
+        text, reasoning = parts.text, parts.reasoning
         if self._has_halves:
-            text, wires = self._halves.join(text), self._halves_of_calls.join(wires)
+            text, reasoning = self._halves.join(text), self._halves_of_reasoning.join(reasoning)
+        self._think(reasoning, deltas)
         self._show(self._leaks.feed(self._stop.feed(text)), deltas)
-        if wires:
-            self._native_calls = True
-            self._call(calls_of(wires, self._head), deltas)
+        for wires, place in ((parts.calls, _CHOICE), (parts.calls_beside, _BESIDE)):
+            if wires:
+                self._has_calls = True
+                sound = self._halves_of_calls[place].join(wires) if self._has_halves else wires
+                self._call(calls_of(sound, self._head), deltas, place)
 
     def _show(self, text: str, deltas: list[Delta]) -> None:
         if text:
             self._text.append(text)
             deltas.append(Delta.of_text(text))
 
-    def _call(self, wires: list[dict[str, Any]], deltas: list[Delta]) -> None:
-        deltas.extend(Delta(tool_call=call) for call in self._calls.add(wires))
+    def _think(self, reasoning: str, deltas: list[Delta]) -> None:
+        if reasoning:
+            self._reasoning.append(reasoning)
+            deltas.append(Delta(reasoning=reasoning))
+
+    def _call(self, wires: list[dict[str, Any]], deltas: list[Delta], place: Place) -> None:
+        deltas.extend(Delta(tool_call=call) for call in self._calls.add(wires, place=place))
 
     def _release(self, deltas: list[Delta]) -> None:
         """Lets go of text that was held back as the possible beginning of a stop string or a call, and of the calls."""
         rest = self._stop.feed(self._halves.flush()) + self._stop.flush()
         self._show(self._leaks.feed(rest) + self._leaks.flush(), deltas)
-        text, calls = self._leaks.take(as_text=self._native_calls)
+        self._think(self._halves_of_reasoning.flush(), deltas)
+        text, calls = self._leaks.take(as_text=self._has_calls)
         self._show(text, deltas)
-        self._call(calls, deltas)
+        self._call(calls, deltas, "text")
 
     def _fail(self, failure: WorkersAIError, deltas: list[Delta]) -> None:
         self._release(deltas)
@@ -266,7 +283,7 @@ class StreamReader:
 
     def _completion(self) -> Completion:
         given = "stop" if self._stop.hit else self._finish
-        finish = finish_reason_of(given, called=self._calls.any, usage=self._usage, asked=self._asked)
+        finish = finish_reason_of(given, called=self._calls.any, usage=self.usage, asked=self._asked)
         return replace(self._arrived(cut_off=finish == "length"), finish_reason=finish)
 
 
@@ -277,6 +294,7 @@ def deltas_of(completion: Completion) -> list[Delta]:
         *((call.id, call.name, call.arguments) for call in completion.invalid_tool_calls),
     ]
     return [
+        *([Delta(reasoning=completion.reasoning)] if completion.reasoning else []),
         *([Delta(text=completion.text)] if completion.text else []),
         *(Delta(tool_call=ToolCallDelta(index, *call)) for index, call in enumerate(calls)),
         _last_delta(completion),

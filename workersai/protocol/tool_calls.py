@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from workersai.protocol.json_end import ObjectEnd
 from workersai.protocol.nulls import with_nulls
 from workersai.protocol.refs import Node
 from workersai.protocol.surrogates import whole_value_of
 from workersai.protocol.values import InvalidToolCall, ToolCall, ToolCallDelta
+
+Place = Literal["choice", "beside", "text"]
+"""Where a call stands in a reply: in its choice, beside the choices (or in a native reply), or in its text."""
 
 
 def new_call_id() -> str:
@@ -29,6 +33,7 @@ class _Growing:
     id: str
     wire_id: str | None
     name: str
+    place: Place
     arguments: list[str] = field(default_factory=list)
     looked: int = 0  # how many pieces of the arguments the end was looked for in
     end: ObjectEnd = field(default_factory=ObjectEnd)
@@ -52,17 +57,29 @@ class ToolCallAssembler:
     Args:
         nullable: By a tool's name, the schema by which nulls are put back into its arguments.
         parallel: False: only the first call counts; the service has no such setting.
+        used_ids: Ids that no call may have, since earlier calls of the conversation have them.
     """
 
-    def __init__(self, nullable: Mapping[str, Node] | None = None, *, parallel: bool = True) -> None:
+    def __init__(
+        self,
+        nullable: Mapping[str, Node] | None = None,
+        *,
+        parallel: bool = True,
+        used_ids: Collection[str] = (),
+    ) -> None:
         self._nullable = nullable or {}
         self._most = None if parallel else 1
+        self._used_ids = set(used_ids)
         self._calls: list[_Growing] = []
         self._by_index: dict[int, int] = {}  # the wire's index -> the place in self._calls
+        self._repeats = _Repeats()
 
-    def add(self, wires: Sequence[dict[str, Any]]) -> list[ToolCallDelta]:
-        """Takes the entries of one ``tool_calls`` array; gives what each added, with an index of our own."""
-        deltas = (self._add(wire) for wire in wires)
+    def add(self, wires: Sequence[dict[str, Any]], *, place: Place = "beside") -> list[ToolCallDelta]:
+        """Takes the entries of one ``tool_calls`` array; returns what each added, with an index of our own.
+
+        The hybrid shape has the same call in two places (wire page, "Streams"): it is one call.
+        """
+        deltas = (self._add(wire, place) for wire in wires if not self._repeats.has(wire, place, self._calls))
         return [self._shown(delta) for delta in deltas if delta is not None and self._counts(delta.index)]
 
     def close(self) -> list[ToolCallDelta]:
@@ -110,7 +127,7 @@ class ToolCallAssembler:
             return call
         return replace(call, arguments=with_nulls(call.arguments, schema))
 
-    def _add(self, wire: dict[str, Any]) -> ToolCallDelta | None:
+    def _add(self, wire: dict[str, Any], place_in_reply: Place) -> ToolCallDelta | None:
         name, arguments = _name_and_arguments(wire)
         given = wire.get("id")
         wire_id = given if isinstance(given, str) and given else None
@@ -118,7 +135,7 @@ class ToolCallAssembler:
             return None  # the finaliser of a streamed call: its id, type and name are all null
         place = self._place(wire.get("index"), wire_id, name)
         if place is None:
-            return self._begin(wire.get("index"), wire_id, name, _unless_nothing(arguments))
+            return self._begin(wire.get("index"), wire_id, name, _unless_nothing(arguments), place_in_reply)
         call = self._calls[place]
         if not call.arguments:
             arguments = _unless_nothing(arguments)
@@ -127,10 +144,11 @@ class ToolCallAssembler:
         call.name = call.name or name
         return ToolCallDelta(index=place, id=None, name=late, arguments=arguments)
 
-    def _begin(self, index: Any, wire_id: str | None, name: str, arguments: str) -> ToolCallDelta:
-        call = _Growing(
-            id=wire_id or new_call_id(), wire_id=wire_id, name=name, arguments=[arguments] if arguments else []
-        )
+    def _begin(self, index: Any, wire_id: str | None, name: str, arguments: str, where: Place) -> ToolCallDelta:
+        # Routes repeat ids within a reply and in later turns; a tool's result is matched to its call by the id.
+        call_id = new_call_id() if wire_id is None or wire_id in self._used_ids else wire_id
+        self._used_ids.add(call_id)
+        call = _Growing(call_id, wire_id, name, where, arguments=[arguments] if arguments else [])
         self._calls.append(call)
         place = len(self._calls) - 1
         if isinstance(index, int):
@@ -149,6 +167,52 @@ class ToolCallAssembler:
         if place is not None and name and self._calls[place].name and self._calls[place].is_whole:
             return None  # another name after a whole call
         return place
+
+
+class _Repeats:
+    """Finds the calls that a reply has in two places.
+
+    Strategy: once calls stand in both places, whole calls are counted by place, name and arguments. One that was seen
+    less often in its own place than in the other is that other call again. So two equal calls in one place stay two.
+    Calls in pieces are counted once they are whole.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[tuple[str, str]]] = {"choice": Counter(), "beside": Counter()}
+        self._seen: set[Place] = set()
+        self._looked = 0  # how many of the calls were looked at
+        self._unfinished: list[_Growing] = []
+
+    def has(self, wire: dict[str, Any], place: Place, calls: Sequence[_Growing]) -> bool:
+        """Whether the entry is a call of the other place again."""
+        if place == "text":
+            return False
+        self._seen.add(place)
+        if len(self._seen) == 1:
+            return False
+        self._count(calls)
+        key = _key(*_name_and_arguments(wire))
+        if key is None or self._counts[place][key] >= self._counts["beside" if place == "choice" else "choice"][key]:
+            return False
+        self._counts[place][key] += 1
+        return True
+
+    def _count(self, calls: Sequence[_Growing]) -> None:
+        """Counts the calls that have become whole since."""
+        unfinished = [*self._unfinished, *(call for call in calls[self._looked :] if call.place != "text")]
+        self._looked, self._unfinished = len(calls), []
+        for call in unfinished:
+            key = _key(call.name, "".join(call.arguments))
+            if key is None:
+                self._unfinished.append(call)
+            else:
+                self._counts[call.place][key] += 1
+
+
+def _key(name: str, arguments: str) -> tuple[str, str] | None:
+    """What two equal calls have in common; None for a call that isn't whole."""
+    call = call_from_text("", name, arguments)
+    return (name, json.dumps(call.arguments, sort_keys=True)) if isinstance(call, ToolCall) else None
 
 
 def _name_and_arguments(wire: dict[str, Any]) -> tuple[str, str]:
