@@ -107,9 +107,10 @@ def input_body(model_input: Input, options: CallOptions, offer: Offer) -> InputB
 
 def used_call_ids(messages: Sequence[Message]) -> frozenset[str]:
     """The ids of the tool calls that the messages hold."""
-    return frozenset(call.id for message in messages for call in (*message.tool_calls, *message.invalid_tool_calls)) | {
-        message.tool_call_id for message in messages if message.tool_call_id is not None
-    }
+    calls = {call.id for message in messages for call in message.tool_calls}
+    invalid = {call.id for message in messages for call in message.invalid_tool_calls}
+    results = {message.tool_call_id for message in messages if message.tool_call_id is not None}
+    return frozenset(calls | invalid | results)
 
 
 def run_request(
