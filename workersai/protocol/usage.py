@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workersai.checks import is_number
 from workersai.protocol.values import Usage
 
 _NO_COUNT = 1e12  # tokens
@@ -28,21 +27,6 @@ class Counts:
     cached: float = 0
     neurons: float | None = None
 
-    @property
-    def are_zero(self) -> bool:
-        """Whether no tokens were counted."""
-        return not (self.prompt or self.completion)
-
-    def plus(self, other: Counts) -> Counts:
-        """The counts of both."""
-        both = [number for number in (self.neurons, other.neurons) if number is not None]
-        return Counts(
-            self.prompt + other.prompt,
-            self.completion + other.completion,
-            self.cached + other.cached,
-            sum(both) if both else None,
-        )
-
     def as_usage(self, model: str, *, billed: bool) -> Usage:
         """The counts as users get them; those of a gateway's cached reply are not billed."""
         prompt, completion = int(self.prompt), int(self.completion)
@@ -55,17 +39,27 @@ def counts_of(usage: Any) -> Counts | None:
     if not isinstance(usage, dict) or not usage:
         return None
     prompt, completion = _first(usage, _PROMPT), _first(usage, _COMPLETION)
-    if not all(isinstance(count, int | float) and 0 <= count < _NO_COUNT for count in (prompt or 0, completion or 0)):
+    if not (_is_count(prompt) and _is_count(completion)):
         return None
     details = _first(usage, _DETAILS)
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
     neurons = usage.get("neurons")
     return Counts(
-        _number(prompt),
-        _number(completion),
-        _number(cached),
-        float(neurons) if is_number(neurons) and 0 <= neurons < _NO_COUNT else None,
+        prompt or 0,
+        completion or 0,
+        cached if _is_count(cached) and cached else 0,
+        float(neurons) if neurons is not None and _is_count(neurons) else None,
     )
+
+
+def _first(usage: dict[str, Any], names: tuple[str, str]) -> Any:
+    value = usage.get(names[0])
+    return usage.get(names[1]) if value is None else value
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it is None, or a number that can be a count."""
+    return value is None or (isinstance(value, int | float) and 0 <= value < _NO_COUNT)
 
 
 def usage_of(usage: Any, model: str, *, billed: bool = True, neurons: float | None = None) -> Usage | None:
@@ -96,33 +90,36 @@ class UsageCounter:
     def __init__(self) -> None:
         self._total: Counts | None = None
         self._last: Counts | None = None
-        self._sum = Counts()
         self._fell = False
+        # The sums of the increments, which nearly every event of a stream adds to: numbers are the fastest form.
+        self._prompt = self._completion = self._cached = self._neurons = 0.0
+        self._has_neurons = False
 
     def add(self, usage: Any, *, is_total: bool) -> None:
         """Takes the ``usage`` field of an event; ``is_total`` if the event has no choices."""
-        counts = counts_of(usage)
+        counts = counts_of(usage) if usage else None
         if counts is None:
             return
-        if counts.are_zero:
+        if not (counts.prompt or counts.completion):
             self._last = self._last or counts
             return
         if is_total:
             self._total = counts
             return
-        last = self._last or Counts()
-        self._fell = self._fell or counts.prompt < last.prompt or counts.completion < last.completion
-        self._last, self._sum = counts, self._sum.plus(counts)
+        last = self._last
+        if last is not None and (counts.prompt < last.prompt or counts.completion < last.completion):
+            self._fell = True
+        self._last = counts
+        self._prompt += counts.prompt
+        self._completion += counts.completion
+        self._cached += counts.cached
+        if counts.neurons is not None:
+            self._has_neurons = True
+            self._neurons += counts.neurons
 
     @property
     def counts(self) -> Counts | None:
         """What was counted so far, also if the stream ends early; None if no event said anything."""
-        return self._total or (self._sum if self._fell else self._last)
-
-
-def _first(usage: dict[str, Any], names: tuple[str, ...]) -> Any:
-    return next((usage[name] for name in names if usage.get(name) is not None), None)
-
-
-def _number(number: Any) -> float:
-    return number if is_number(number) else 0
+        if self._total is not None or not self._fell:
+            return self._total or self._last
+        return Counts(self._prompt, self._completion, self._cached, self._neurons if self._has_neurons else None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from workersai.errors import ServerError, StreamInterruptedError
 from workersai.protocol.reply import Asked, ReplyHead, completion_from_body, completion_of
 from workersai.protocol.shapes import parts_of_event, parts_of_result
-from workersai.protocol.stream import StreamReader
+from workersai.protocol.stream import StreamReader, _plain_text_of
 from workersai.protocol.tool_calls import ToolCallAssembler
 from workersai.protocol.values import Completion
 
@@ -79,6 +79,40 @@ def test_the_text_is_found_in_each_shape(result: dict[str, Any], text: str) -> N
 )
 def test_the_text_of_an_event_is_the_deltas(event: dict[str, Any], text: str) -> None:
     assert parts_of_event(event).text == text
+
+
+texts = st.none() | st.sampled_from(["", "x", 7])
+deltas = st.none() | st.fixed_dictionaries(
+    {}, optional={"content": texts, "role": st.just("assistant"), "reasoning": texts, "tool_calls": st.just([])}
+)
+choices_of_an_event = st.lists(
+    st.fixed_dictionaries(
+        {}, optional={"delta": deltas, "finish_reason": st.sampled_from([None, "stop"]), "text": texts}
+    ),
+    max_size=2,
+)
+plain_events = st.fixed_dictionaries(
+    {},
+    optional={
+        "response": texts,
+        "tool_calls": st.none() | st.just([]),
+        "p": st.just("abc"),
+        "choices": st.none() | choices_of_an_event,
+        "model": st.just("m"),
+        "finish_reason": st.none(),
+    },
+)
+
+
+@given(plain_events)
+def test_the_fast_way_reads_a_plain_event_as_the_other_does(event: dict[str, Any]) -> None:
+    text = _plain_text_of(event)
+    if text is not None:
+        parts = parts_of_event(event)
+        assert (parts.text, parts.reasoning, parts.finish) == (text, "", None)
+        assert not parts.calls
+        assert not parts.calls_beside
+        assert parts.has_choices == ("choices" in event)
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
