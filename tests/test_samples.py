@@ -14,7 +14,7 @@ from llama_index.core.tools import FunctionTool, ToolMetadata
 from langchain_workersai import ChatWorkersAI, WorkersAILLM
 from llamaindex_workersai import WorkersAI
 from tests.samples import Outcome, Sample, of_kinds, sent
-from workersai import DEFAULT_MODEL, AsyncClient, Client, errors
+from workersai import DEFAULT_MODEL, AsyncClient, Client, CostTracker, errors
 from workersai.protocol.reply import Asked, ReplyHead
 from workersai.protocol.stream import StreamReader
 from workersai.protocol.tools import offer_of
@@ -287,3 +287,18 @@ def test_an_answer_to_a_prompt_is_read_by_the_models_for_texts(sample: Sample) -
         index = WorkersAI(**server.account, model=sample.model)
         assert index.complete("hi").text == sample.expect["text"]
         assert list(index.stream_complete("hi"))[-1].text == sample.expect["text"]
+
+
+def test_a_stream_that_is_cut_off_or_left_early_costs_what_was_reported() -> None:
+    """The increments that were received are counted, and not only the last one."""
+    cut, whole = (next(sample for sample in STREAMS if sample.name == name) for name in ("s08", "s02"))
+    with sent(cut) as server, Client(**server.account) as client, CostTracker() as cost:
+        with pytest.raises(errors.StreamInterruptedError):
+            list(client.stream("hi"))
+        assert (cost.prompt_tokens, cost.completion_tokens) == (39, 2)
+    with sent(whole) as server, Client(**server.account) as client, CostTracker() as cost:
+        stream = client.stream("hi")
+        assert next(stream).text == "there are "
+        stream.close()
+        assert cost.prompt_tokens == 39
+        assert 3 <= cost.completion_tokens <= 7
