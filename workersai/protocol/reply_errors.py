@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from workersai.errors import ServerError, WorkersAIError, error_for
+from workersai.error_table import error_for
+from workersai.errors import ServerError, WorkersAIError
 from workersai.protocol.surrogates import whole_value_of
+
+_KEYS = ("error", "errors", "message", "detail", "msg")
+_MOST_WRAPPERS = 4
+_LONGEST_WRAPPER = 100_000  # characters
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class ReplyHead:
 
 
 def error_of(payload: Any, head: ReplyHead) -> WorkersAIError | None:
-    """The failure that a payload or a stream's event tells of, or None where it tells of none."""
+    """Returns the failure that a payload or a stream's event reports; None if it reports none."""
     if not isinstance(payload, dict):
         return None
     # AI Gateway's own failures have a list in "error", where the service has an object or "errors".
@@ -78,7 +83,21 @@ def error_of(payload: Any, head: ReplyHead) -> WorkersAIError | None:
     if not entry and payload.get("success") is not False:
         return None
     message, code = _message_and_code(entry)
-    return _told(message or "The service reported a failure and did not say which", head, code)
+    if not message or code is None:
+        # The gateway repeats both beside its list.
+        whole, number = _message_and_code(
+            {"message": payload.get("message"), "code": payload.get("internalCode", payload.get("code"))}
+        )
+        message, code = message or whole, number if code is None else code
+    return _told(message or "The service reported a failure and did not say which", _with_status(head, payload), code)
+
+
+def _with_status(head: ReplyHead, payload: Mapping[str, Any]) -> ReplyHead:
+    """The head with the status that the gateway's body names, if its own promises an answer."""
+    status = payload.get("httpCode")
+    if head.ok and isinstance(status, int) and 300 <= status < 600:  # noqa: PLR2004 - HTTP's failures
+        return replace(head, status=status)
+    return head
 
 
 def error_from_body(body: bytes, head: ReplyHead) -> WorkersAIError:
@@ -113,14 +132,59 @@ def result_of(body: bytes, head: ReplyHead) -> dict[str, Any]:
 def _message_and_code(entry: Any) -> tuple[str, int | None]:
     if not isinstance(entry, dict):
         entry = {"message": entry}
-    message, code = str(entry.get("message") or ""), entry.get("code")
+    given = entry.get("message")
+    words, number = _words_in(given) if isinstance(given, dict | list) else ("", None)
+    message, inner = _unwrapped(words or str(given or ""))
+    code = entry.get("code")
     if isinstance(code, str) and code.isascii() and code.isdigit():
         code = int(code[:9])
     if isinstance(code, int) and not isinstance(code, bool):
         return message, code
     # {"message": "4006: you have used up ...", "code": "internal_error"}: the number in front is the code.
-    number = re.match(r"(\d{4,5}): ", message)
-    return message, int(number[1]) if number else None
+    front = re.match(r"(?:AiError: )?(\d{4,5}): ", message)
+    return message, int(front[1]) if front else number or inner
+
+
+def _unwrapped(message: str) -> tuple[str, int | None]:
+    """A message without the JSON around its words, and the service's code if that JSON has one.
+
+    The service passes on what a model's server said as ``AiError: AiError: {"error": {"message": ...}} (id)``.
+    """
+    code: int | None = None
+    for _ in range(_MOST_WRAPPERS):
+        start, end = message.find("{"), message.rfind("}") + 1
+        if not 0 <= start < end or end - start > _LONGEST_WRAPPER:
+            break
+        try:
+            value = whole_value_of(message[start:end].encode(errors="replace"))
+        except ValueError:
+            break
+        words, number = _words_in(value)
+        if not words:
+            break
+        message, code = message[:start] + words + message[end:], code or number
+    return re.sub(r"(?:AiError:\s*)+", "AiError: ", message), code
+
+
+def _words_in(value: Any, depth: int = 0) -> tuple[str, int | None]:
+    """The message in an error's JSON, whatever key holds it; empty if there is none."""
+    if isinstance(value, str):
+        return value.strip(), None
+    inner: list[Any] = []
+    if isinstance(value, dict):
+        inner = [value[key] for key in _KEYS if key in value]
+    elif isinstance(value, list):
+        inner = value[:_MOST_WRAPPERS]
+    for each in inner if depth < _MOST_WRAPPERS else ():
+        words, code = _words_in(each, depth + 1)
+        if words:
+            return words, code or _code_in(value)
+    return "", None
+
+
+def _code_in(value: Any) -> int | None:
+    number = value.get("code") if isinstance(value, dict) else None
+    return number if type(number) is int and 1_000 <= number < 100_000 else None  # noqa: PLR2004 - not HTTP's
 
 
 def _told(message: str, head: ReplyHead, code: int | None) -> WorkersAIError:
