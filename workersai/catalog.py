@@ -29,10 +29,22 @@ class ModelCard:
     json_mode: bool = False
     async_batch: bool = False
     lora: bool = False
+    cached_input_price: float | None = None
+    """The price of prompt tokens in the model's prefix cache; None if they cost as much as the others."""
 
-    def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """The price of so many tokens, in US dollars; a cached token is priced as any other of the prompt."""
-        return (prompt_tokens * self.input_price + completion_tokens * self.output_price) / 1_000_000
+    def cost_usd(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
+        """Returns the price of these tokens in US dollars.
+
+        Args:
+            prompt_tokens: All tokens of the prompt.
+            completion_tokens: The tokens of the answer.
+            cached_tokens: How many of the prompt's tokens were in the prefix cache. With the default of 0, the result
+                is an upper bound for any cache.
+        """
+        cached_price = self.input_price if self.cached_input_price is None else self.cached_input_price
+        cached_tokens = max(0, min(cached_tokens, prompt_tokens))
+        full = (prompt_tokens - cached_tokens) * self.input_price + completion_tokens * self.output_price
+        return (full + cached_tokens * cached_price) / 1_000_000
 
 
 @dataclass(frozen=True)
