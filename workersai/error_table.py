@@ -53,7 +53,7 @@ _SPEND_LIMIT = (
 )
 _SLOW = "Retry, or request fewer tokens."
 _CORRECT = "Correct what it names."
-_GATEWAY_RATE = "This is the rate limit set for the gateway: slow down, or raise it there."
+_GATEWAY_RATE = "This is the limit set for the gateway: slow down, or raise it there."
 
 _LONGEST_WORDS = 2_000  # characters of the service's own message that are shown
 

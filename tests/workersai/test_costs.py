@@ -79,7 +79,8 @@ def test_cached_input_has_its_own_price_where_one_is_published(caching_model: st
     kept = Told(1_000_000, 1_000_000, 400_000, caching_model, 1_000_000, 1_000_000)
     assert (kept.cost_usd, kept.saved_usd) == (0, usage.cost_usd)
     both = usage + kept
-    assert (both.cost_usd, both.saved_usd) == (pytest.approx(usage.cost_usd), pytest.approx(usage.cost_usd))
+    assert both.cost_usd == pytest.approx(usage.cost_usd)
+    assert both.saved_usd == pytest.approx(usage.cost_usd)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 9_999), st.floats(0, 1), st.booleans()), min_size=1))
@@ -107,7 +108,8 @@ def test_a_tracker_counts_cached_input_at_its_price_and_reserves_the_full_one(
         usage = driver.run(connection(server), "hi", model=caching_model, max_tokens=1).usage
     assert usage is not None
     assert usage.cost_usd == cost.cost_usd == pytest.approx((100 + 900 * 0.1 + 4) * 1e-6)
-    assert (cost.held_usd, cost.cached_tokens) == (pytest.approx(0), 900)
+    assert cost.held_usd == pytest.approx(0)
+    assert cost.cached_tokens == 900
     with CostTracker(budget=20e-6) as cost, pytest.raises(BudgetExceededError):
         driver.run(connection(server), "hi " * 100, model=caching_model, max_tokens=1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from workersai.checks import is_number
@@ -106,18 +106,16 @@ def _usage_in(result: Mapping[str, Any], head: ReplyHead, model: str) -> Usage |
 
     The English bge models have ``usage``. bge-m3 has the tokens as a cost metric in ``meta``, with the neurons.
     """
-    given, meta = result.get("usage"), result.get("meta")
+    meta = result.get("meta")
     meta = meta if isinstance(meta, dict) else {}
-    billed = not head.from_cache
-    usage = usage_of(given, model, billed=billed)
-    if usage is None or not usage.total_tokens:  # each text has a token at least, so 0 is no count
-        usage = usage_of({"prompt_tokens": _input_tokens(meta)}, model, billed=billed)
-    if usage is None or not usage.total_tokens:
-        return None
-    neurons = meta.get("neurons")
-    if usage.neurons is None and billed and is_number(neurons) and neurons >= 0:
-        return replace(usage, neurons=float(neurons))
-    return usage
+    own = meta.get("neurons")
+    neurons = float(own) if is_number(own) and own >= 0 else head.neurons
+    for given in (result.get("usage"), {"prompt_tokens": _input_tokens(meta)}):
+        billed = not head.from_cache
+        usage = usage_of(given, model, billed=billed, neurons=neurons if billed else None)
+        if usage is not None and usage.total_tokens:  # each text has a token at least, so 0 is no count
+            return usage
+    return None
 
 
 def _input_tokens(meta: Mapping[str, Any]) -> Any:

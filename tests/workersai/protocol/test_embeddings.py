@@ -82,6 +82,14 @@ def test_the_tokens_of_bge_m3_are_read_from_its_meta(
     assert (usage.prompt_tokens if usage else None, usage.neurons if usage else None) == (tokens, neurons)
 
 
+def test_the_neurons_may_stand_in_a_header() -> None:
+    head = ReplyHead(200, {"cf-ai-neurons": "0.5"})
+    result = {"data": VECTORS, "usage": {"prompt_tokens": 7}}
+    usage = embeddings_of(result, head, MODEL, texts=2, dimensions=3).usage
+    assert usage is not None
+    assert usage.neurons == 0.5
+
+
 def test_a_reply_from_a_gateways_cache_has_tokens_and_no_neurons() -> None:
     head = ReplyHead(200, {"cf-aig-cache-status": "HIT"})
     usage = embeddings_of({"data": VECTORS, "meta": M3_META}, head, MODEL, texts=2, dimensions=3).usage
