@@ -31,8 +31,8 @@ class WorkersAIEmbeddings(ConnectedEmbedder, Embeddings):
             store = InMemoryVectorStore.from_texts(["Boats float.", "Birds fly."], embeddings)
             print(store.similarity_search("What swims?", k=1))
 
-    The fields are those of :class:`workersai.retrieval.EmbeddingOptions`. Texts go 100 at a time, several requests at
-    once, and their vectors come in order.
+    The fields are those of :class:`workersai.retrieval.EmbeddingOptions`. Each request has up to 100 texts, several
+    run at once, and the vectors come in order.
 
     Raises:
         pydantic.ValidationError: a field is out of its range, or there is no such field.

@@ -28,7 +28,7 @@ class AuthenticationError(_Told, errors.AuthenticationError, langchain.ModelAuth
 
 
 class PermissionDeniedError(_Told, errors.PermissionDeniedError, langchain.ModelPermissionDeniedError):
-    """This account or token may not do this."""
+    """This account or token may not do this, or a plan or credit is missing."""
 
 
 class BadRequestError(_Told, errors.BadRequestError, langchain.ModelInvalidRequestError):
@@ -36,7 +36,7 @@ class BadRequestError(_Told, errors.BadRequestError, langchain.ModelInvalidReque
 
 
 class ModelNotFoundError(_Told, errors.ModelNotFoundError, langchain.ModelNotFoundError):
-    """There is no model of that name for this task."""
+    """There is no model of that name for this task, or it was retired."""
 
 
 class RateLimitError(_Told, errors.RateLimitError, langchain.ModelRateLimitError):
@@ -44,7 +44,7 @@ class RateLimitError(_Told, errors.RateLimitError, langchain.ModelRateLimitError
 
 
 class QuotaExceededError(_Told, errors.QuotaExceededError, langchain.ModelRateLimitError):
-    """The account's daily free allocation is used up. LangChain files it by its status, 429."""
+    """The daily free allocation or a gateway's spend limit is used up. LangChain files it by its status, 429."""
 
 
 class RequestTooLargeError(_Told, errors.RequestTooLargeError, langchain.ModelInvalidRequestError):

@@ -35,7 +35,7 @@ class WorkersAIEmbedding(ConnectedEmbedder, BaseEmbedding):
             print(index.as_retriever().retrieve("What swims?"))
 
     The fields are those of :class:`workersai.retrieval.EmbeddingOptions`; ``model_name`` is LlamaIndex's name for
-    ``model``. Texts go 100 at a time, several requests at once, and their vectors come in order. LlamaIndex splits
+    ``model``. Each request has up to 100 texts, several run at once, and the vectors come in order. LlamaIndex splits
     texts into chunks of 1,024 tokens, where the English bge models read 512: set ``Settings.chunk_size = 400``, or use
     ``bge-m3``.
 
@@ -57,7 +57,7 @@ class WorkersAIEmbedding(ConnectedEmbedder, BaseEmbedding):
     """What ``model`` is."""
 
     embed_batch_size: int = Field(default=_AT_ONCE, gt=0, le=2048)
-    """Texts that LlamaIndex hands over at once; they are sent 100 at a time."""
+    """Texts that LlamaIndex hands over at once; they are sent in requests of up to 100."""
 
     @model_validator(mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from workersai.errors import (
     BudgetExceededError,
     ConfigurationError,
     JSONModeError,
+    ServerError,
     WorkersAIError,
 )
 from workersai.protocol.values import Usage
@@ -142,6 +143,7 @@ def may_have_been_billed(failure: BaseException | None) -> bool:
     =======================================================  ==========  =============================================
     no connection (``never_sent``)                           no          nothing was sent
     a code that refuses (``REFUSAL_CODES``), any status      no          it is checked before the model works
+    3030, 5012, 7003, 8001, 8007 with a 5xx status           yes         the model's server failed, and may have worked
     another 3xx or 4xx                                       no          the same, by the status
     521, 523, 525, 526                                       no          Cloudflare never connected to the service
     408; codes 3007, 3008, 3046                              yes         the service waited for the model
@@ -163,7 +165,8 @@ def may_have_been_billed(failure: BaseException | None) -> bool:
     partial = failure.partial
     if partial is not None and (partial.text or partial.tool_calls or partial.invalid_tool_calls):
         return True
-    return failure.code not in REFUSAL_CODES and not _is_refused_by_status(failure)
+    is_refused = failure.code in REFUSAL_CODES and not isinstance(failure, ServerError)
+    return not is_refused and not _is_refused_by_status(failure)
 
 
 def _is_refused_by_status(failure: WorkersAIError) -> bool:

@@ -72,7 +72,7 @@ class CostTracker:
 
     @property
     def cached_tokens(self) -> int:
-        """Those of them that the service had in its prefix cache; they cost what the others do."""
+        """Those of them that the service had in its prefix cache, at the price of cached input if one is published."""
         flush()
         return self._cached_tokens
 

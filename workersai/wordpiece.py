@@ -61,6 +61,14 @@ def most_sentencepieces(text: str) -> int:
     return 1 + len(text if text.isascii() else unicodedata.normalize("NFKD", text))
 
 
+def most_bytes(text: str) -> int:
+    """Returns an upper bound of the tokens of a text for a byte-level tokenizer, such as that of Qwen's models.
+
+    That tokenizer brings a text into Unicode's form NFC, and each of its tokens is at least one byte of UTF-8.
+    """
+    return len((text if text.isascii() else unicodedata.normalize("NFC", text)).encode(errors="surrogatepass"))
+
+
 def count_wordpieces(text: str, enough: int = sys.maxsize) -> int:
     """The tokens of a text, with the two around it; with more than ``enough`` of them, no more need be counted."""
     count = FRAME

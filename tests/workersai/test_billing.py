@@ -26,7 +26,14 @@ from workersai.local.faults import CODES
 CARD = CATALOG[DEFAULT_MODEL]
 MOST = CARD.cost_usd(count_tokens([Message("user", "hi")]), 100)
 SWAHILI = "Watu wote wamezaliwa huru, hadhi na haki zao ni sawa. Wote wamejaliwa akili na dhamiri. " * 100
-WORKED = (3007, 3008, 5024, 5000)  # codes that come once the model may have worked; a set has no order to test in
+WORKED = (
+    3007,
+    3008,
+    3046,
+    5024,
+    5000,
+    8005,
+)  # codes that come once the model may have worked; a set has no order to test in
 
 UNBILLED = [
     *(str(code) for code in CODES if code not in WORKED),
@@ -36,7 +43,17 @@ UNBILLED = [
 ]
 BILLED = [
     *map(str, WORKED),
-    *("1234/500", "1234/408", "empty:200", "empty:204", "empty:408", "empty:500", "event:3007", "event:5000"),
+    *(
+        "1234/500",
+        "1234/408",
+        "8007/502",
+        "empty:200",
+        "empty:204",
+        "empty:408",
+        "empty:500",
+        "event:3007",
+        "event:5000",
+    ),
     *(f"html:{status}" for status in (408, 500, 501, 502, 503, 504, 520, 522, 524, 530)),
     *("cut:0", "cut:9", "end:9", "garbage:9", "stall:0", "stall:9"),
 ]

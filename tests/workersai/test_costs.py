@@ -9,16 +9,20 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import reduce
+from operator import add
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain_core.caches import InMemoryCache
 from pydantic import BaseModel
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
 from tests.support import PATIENCE, Driver, Serve, connection
-from workersai import CATALOG, AsyncClient, Client, CostTracker, Message
+from workersai import CATALOG, AsyncClient, Client, CostTracker, Message, ModelCard
 from workersai import Usage as Told
 from workersai.errors import (
     APIConnectionError,
@@ -56,6 +60,58 @@ def test_usage_has_a_price_by_the_catalog() -> None:
     assert Told(1_000_000, 1_000_000, model=card.name).cost_usd == pytest.approx(2.54)
     assert Told(0, 0).cost_usd == 0
     assert Told(10, 10, model="@cf/other/model").cost_usd is None
+
+
+CACHING = ModelCard("@cf/our/model", 8_192, input_price=1.0, output_price=4.0, cached_input_price=0.1)
+
+
+@pytest.fixture
+def caching_model(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(CATALOG, CACHING.name, CACHING)
+    return CACHING.name
+
+
+def test_cached_input_has_its_own_price_where_one_is_published(caching_model: str) -> None:
+    usage = Told(1_000_000, 1_000_000, 400_000, caching_model)
+    assert usage.cost_usd == pytest.approx(0.6 * 1 + 0.4 * 0.1 + 4)
+    assert Told(1_000_000, 1_000_000, 400_000).cost_usd == pytest.approx(2.54)
+    assert Told(10, 0, 1_000, caching_model).cost_usd == pytest.approx(10 * 0.1e-6), "more than the prompt can't be"
+    kept = Told(1_000_000, 1_000_000, 400_000, caching_model, 1_000_000, 1_000_000)
+    assert (kept.cost_usd, kept.saved_usd) == (0, usage.cost_usd)
+    both = usage + kept
+    assert both.cost_usd == pytest.approx(usage.cost_usd)
+    assert both.saved_usd == pytest.approx(usage.cost_usd)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 9_999), st.floats(0, 1), st.booleans()), min_size=1))
+def test_the_price_of_a_sum_is_the_sum_of_the_prices(calls: list[tuple[int, int, float, bool]]) -> None:
+    usages = []
+    for prompt, completion, share, billed in calls:
+        unbilled = (0, 0) if billed else (prompt, completion)
+        usages.append(Told(prompt, completion, int(prompt * share), CACHING.name, *unbilled))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CATALOG, CACHING.name, CACHING)
+        total = reduce(add, usages)
+        assert total.cost_usd == pytest.approx(sum(usage.cost_usd or 0 for usage in usages))
+        assert total.saved_usd == pytest.approx(sum(usage.saved_usd or 0 for usage in usages))
+        for usage in usages:
+            assert (usage.cost_usd or 0) <= CACHING.cost_usd(usage.prompt_tokens, usage.completion_tokens)
+
+
+def test_a_tracker_counts_cached_input_at_its_price_and_reserves_the_full_one(
+    driver: Driver, serve: Serve, caching_model: str
+) -> None:
+    details = {"prompt_tokens": 1_000, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 900}}
+    body = json.dumps({"result": {"response": "ok", "usage": details}, "success": True}).encode()
+    server = serve(lambda _: RawReply(body))
+    with CostTracker(budget=1.0) as cost:
+        usage = driver.run(connection(server), "hi", model=caching_model, max_tokens=1).usage
+    assert usage is not None
+    assert usage.cost_usd == cost.cost_usd == pytest.approx((100 + 900 * 0.1 + 4) * 1e-6)
+    assert cost.held_usd == pytest.approx(0)
+    assert cost.cached_tokens == 900
+    with CostTracker(budget=20e-6) as cost, pytest.raises(BudgetExceededError):
+        driver.run(connection(server), "hi " * 100, model=caching_model, max_tokens=1)
 
 
 def test_calls_inside_are_counted_and_others_are_not(driver: Driver, server: LocalServer) -> None:

@@ -3,6 +3,7 @@ import pickle
 import pytest
 
 from workersai import Completion, errors
+from workersai.error_table import error_for
 from workersai.local.faults import CODES
 
 CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.WorkersAIError)]
@@ -23,14 +24,14 @@ def test_an_error_shows_its_message_and_the_facts_that_support_asks_for() -> Non
 
 
 def test_a_message_says_what_happened_and_then_what_to_do() -> None:
-    error = errors.error_for("AiError: No such model", status_code=400, code=5007)
+    error = error_for("AiError: No such model", status_code=400, code=5007)
     assert error.message == "AiError: No such model. Check the model's name; it begins with @cf/ or @hf/."
 
 
 @pytest.mark.parametrize("code", [*CODES, None])
 @pytest.mark.parametrize("status", [200, 302, 400, 418, 429, 502])
 def test_each_failure_has_an_advice(code: int | None, status: int) -> None:
-    error = errors.error_for("Words", status_code=status, code=code)
+    error = error_for("Words", status_code=status, code=code)
     advice = error.message.removeprefix("Words. ")
     assert advice != error.message
     assert advice.endswith(".")

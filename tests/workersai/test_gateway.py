@@ -243,7 +243,7 @@ def test_the_share_of_the_prefix_cache_is_told(driver: Driver, serve: Serve) -> 
         usage = driver.run(connection(server), "hi", session_affinity="s").usage
     assert usage is not None
     assert (usage.cached_share, usage.saved_usd, cost.cached_share) == (0.25, 0, 0.25)
-    assert usage.cost_usd == pytest.approx(PRICE), "no lower price is published"
+    assert usage.cost_usd == pytest.approx(PRICE), "Llama 3.3 has no price for cached input"
     assert repr(cost) == "<CostTracker: 1 call; 1,000 (25% cached) + 200 tokens; $0.000740>"
     assert Usage(0, 0).cached_share == CostTracker().cached_share == 0
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
 from workersai.batch.journal import Outcome
 from workersai.batch.records import (
@@ -76,6 +78,4 @@ def sum_usages(usages: Sequence[Usage], model: str) -> Usage | None:
     """The usage of several answers together; None if there is none."""
     if not usages:
         return None
-    return Usage(
-        sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages), model=model
-    )
+    return replace(reduce(add, usages), model=model)

@@ -13,23 +13,17 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from workersai.catalog import EMBEDDING_CATALOG, MOST_TEXTS, RERANKER_CATALOG, EmbeddingCard
+from workersai.catalog import EMBEDDING_CATALOG, RERANKER_CATALOG, EmbeddingCard
 from workersai.local.engine import EngineError
 from workersai.local.leniency import listed_options
 from workersai.local.minilm import Pooling
 from workersai.local.validation import Json, check_options, check_with
 from workersai.local.vectors import Read, Reader
-from workersai.local.wire import bad_input, too_long
-
-# The one model whose inputs may be longer than MiniLM's, and that says what becomes of them.
-_LONG_READER = "@cf/baai/bge-m3"
+from workersai.local.wire import WireError, bad_input
 
 _TEXT = {"type": "string", "minLength": 1}
-_TEXTS = {
-    "text": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]},
-    "pooling": {"type": "string", "enum": ["mean", "cls"]},
-}
-_LONG_TEXTS = {**_TEXTS, "truncate_inputs": {"type": "boolean"}}
+_TEXTS = {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]}
+_POOLING = {"type": "string", "enum": ["mean", "cls"]}
 _CONTEXTS = {
     "query": _TEXT,
     "contexts": {
@@ -39,7 +33,7 @@ _CONTEXTS = {
     "top_k": {"type": "integer", "minimum": 1},
 }
 _INPUT = {
-    "input": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]},
+    "input": _TEXTS,
     "encoding_format": {"type": "string", "enum": ["float", "base64"]},
     "dimensions": {"type": "integer", "minimum": 1},
 }
@@ -63,7 +57,7 @@ class EmbeddingRequest:
         A vector is the reader's, followed by zeros up to the model's dimensions: the cosine of two stays what it is.
 
         Raises:
-            WireError: a text is too long (5021).
+            WireError: a text is too long, or all of them together (3030).
             EngineError: the reader's vectors have more numbers than the model's.
         """
         await self._check_window(reader)
@@ -74,14 +68,24 @@ class EmbeddingRequest:
                 raise EngineError(f"The embedder gave a vector of {len(row)} numbers: {self.card.name} has {size}.")
         wanted = self.dimensions or size
         rows = [[*row, *[0.0] * (wanted - len(row))] for row in (_shortened(row, wanted) for row in read.rows)]
-        return {"shape": [len(rows), wanted], "data": rows, "pooling": self.pooling}, read
+        result: Json = {"shape": [len(rows), wanted], "data": rows}
+        # bge-m3 reports "cls", but MiniLM was trained for the mean, so that is what its vectors are.
+        pooling = self.pooling if self.card.pooling else self.card.fixed_pooling
+        return ({**result, "pooling": pooling} if pooling else result), read
 
     async def _check_window(self, reader: Reader) -> None:
-        window = self.card.max_tokens
-        for text in self.texts:
-            # A token has one character at least; two marks come to them.
-            if not self.may_cut and len(text) + 2 > window and (count := await reader.count_tokens(text)) > window:
-                raise too_long(count, window)
+        window, most = self.card.max_tokens, self.card.max_call_tokens
+        # A token has one character at least; two marks come to them.
+        sizes = [len(text) + 2 for text in self.texts]
+        if most is None or (sum(sizes) <= most and (self.may_cut or max(sizes) <= window)):
+            return
+        counts = [await reader.count_tokens(text) for text in self.texts]
+        if not self.may_cut and max(counts) > window:
+            raise WireError(400, 3030, f"AiError: AiError: Sequence too long: {max(counts)} > {window}")
+        total = sum(min(count, window) for count in counts)
+        if total > most:
+            words = f"Max context reached {total} tokens but model supports only {most}"
+            raise WireError(400, 3030, f"AiError: AiError: {words}")
 
 
 @dataclass(frozen=True)
@@ -150,18 +154,29 @@ def request_from_openai_texts(body: Json) -> EmbeddingRequest:
     size = int(asked["dimensions"]) if "dimensions" in asked else None
     if size is not None and size > card.dimensions:
         raise bad_input(f"'/dimensions' must be <= {card.dimensions}")
-    return EmbeddingRequest(_texts(asked["input"], "/input"), card, dimensions=size)
+    texts = _texts(asked["input"], "/input", card)
+    return EmbeddingRequest(texts, card, may_cut=not card.truncate_inputs, dimensions=size)
 
 
 def _embedding_request(body: Json, model: str, place: str = "", *, strict: bool) -> EmbeddingRequest:
-    long_reader = model == _LONG_READER
-    body = _checked(body, _LONG_TEXTS if long_reader else _TEXTS, required="text", place=place, strict=strict)
+    card = EMBEDDING_CATALOG[model]
+    body = _checked(body, _fields(card), required="text", place=place, strict=strict)
     return EmbeddingRequest(
-        _texts(body["text"], f"{place}/text"),
-        EMBEDDING_CATALOG[model],
+        _texts(body["text"], f"{place}/text", card),
+        card,
         pooling=body.get("pooling", "mean"),
-        may_cut=not long_reader or body.get("truncate_inputs", False),
+        may_cut=not card.truncate_inputs or body.get("truncate_inputs", False),
     )
+
+
+def _fields(card: EmbeddingCard) -> Mapping[str, Any]:
+    """The fields of a model's published schema that are served here."""
+    fields: dict[str, Any] = {"text": _TEXTS}
+    if card.pooling:
+        fields["pooling"] = _POOLING
+    if card.truncate_inputs:
+        fields["truncate_inputs"] = {"type": "boolean"}
+    return fields
 
 
 def _rerank_request(body: Json, *, strict: bool) -> RerankRequest:
@@ -192,10 +207,10 @@ def _shortened(row: list[float], size: int) -> list[float]:
     return [number * math.hypot(*row) / length for number in part] if length else part
 
 
-def _texts(given: str | list[str], place: str) -> tuple[str, ...]:
+def _texts(given: str | list[str], place: str, card: EmbeddingCard) -> tuple[str, ...]:
     texts = (given,) if isinstance(given, str) else tuple(given)
     if not texts:
         raise bad_input(f"'{place}' must NOT have fewer than 1 items")
-    if len(texts) > MOST_TEXTS:
-        raise bad_input(f"'{place}' must NOT have more than {MOST_TEXTS} items")
+    if len(texts) > card.max_texts:
+        raise bad_input(f"'{place}' must NOT have more than {card.max_texts} items")
     return texts

@@ -58,6 +58,17 @@ CODES: Mapping[int, tuple[int, str]] = {
     4006: (429, "AiError: You have used up your daily free allocation of 10,000 neurons"),
     3040: (429, "AiError: Capacity temporarily exceeded, please try again."),
     5000: (500, "AiError: Internal server error"),
+    5028: (410, "AiError: Model has been deprecated: @cf/meta/llama-3-8b-instruct was deprecated on 2026-05-30"),
+    5035: (403, "AiError: This model requires the Workers Paid plan"),
+    5012: (422, 'AiError: AiError: {"error":{"type":"invalid_request","message":"Request body failed validation"}}'),
+    8001: (400, "AiError: AiError: Invalid input"),
+    8007: (400, 'AiError: AiError: {"error":{"message":"The request was refused","code":400}}'),
+    3030: (400, "AiError: AiError: Sequence too long: 9003 > 8192"),
+    3046: (408, "AiError: AiError: Request timeout"),
+    8005: (500, "AiError: AiError: Internal server error"),
+    2021: (402, "Insufficient balance; add money to your gateway or use BYOK"),
+    2045: (429, "The gateway's spend limit was reached"),
+    2003: (429, "Rate limited"),
 }
 
 _WRITTEN = re.compile(r"(?P<kind>[a-z-]+|\d[\d/]*)(:(?P<value>[^@]+))?(@(?P<share>\d*\.?\d+))?")

@@ -17,13 +17,16 @@ from workersai.protocol.values import Usage
 
 Vector = list[float]
 
+_MOST_METRICS = 4  # cost metrics of a reply; one was seen
+
 
 @dataclass(frozen=True)
 class Embeddings:
     """The vectors of some texts, in their order.
 
-    ``usage`` is what the service told, else what was counted here, else None; ``truncated`` are the places of the texts
-    that were cut to the model's limit. ``pooling`` is what the service says it used.
+    ``usage`` is what the service reported (in ``usage``, or in ``meta`` for bge-m3), else what was counted here, else
+    None. ``truncated`` are the places of the texts that were cut to the model's limit. ``pooling`` is what the service
+    says it used.
     """
 
     vectors: Sequence[Vector]
@@ -73,7 +76,9 @@ def embeddings_of(
         ServerError: a vector is missing, is no list of finite numbers, or has another length; the places that the
             reply names for them are not those of the texts.
     """
-    found = result.get("data", result.get("response"))  # bge-m3's schema has the latter for contexts
+    found = result.get("data")
+    if found is None:
+        found = result.get("response")  # bge-m3's schema has it for contexts; beside data, it is null
     if not isinstance(found, list):
         raise unreadable("has no list of vectors", head)
     if len(found) != texts:
@@ -89,11 +94,36 @@ def embeddings_of(
     return Embeddings(
         vectors,
         model,
-        usage_of(result.get("usage"), model, billed=not head.from_cache),
+        _usage_in(result, head, model),
         pooling=pooling if isinstance(pooling, str) else None,
         request_id=head.request_id,
         cache_status=head.cache_status,
     )
+
+
+def _usage_in(result: Mapping[str, Any], head: ReplyHead, model: str) -> Usage | None:
+    """Returns the tokens and neurons that a result reports; None without a count of tokens.
+
+    The English bge models have ``usage``. bge-m3 has the tokens as a cost metric in ``meta``, with the neurons.
+    """
+    meta = result.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    own = meta.get("neurons")
+    neurons = float(own) if is_number(own) and own >= 0 else head.neurons
+    for given in (result.get("usage"), {"prompt_tokens": _input_tokens(meta)}):
+        billed = not head.from_cache
+        usage = usage_of(given, model, billed=billed, neurons=neurons if billed else None)
+        if usage is not None and usage.total_tokens:  # each text has a token at least, so 0 is no count
+            return usage
+    return None
+
+
+def _input_tokens(meta: Mapping[str, Any]) -> Any:
+    """The metric of the input tokens: the one of that name, or the first if none is named."""
+    for number in range(1, _MOST_METRICS + 1):
+        if meta.get(f"cost_metric_name_{number}", "input_tokens") == "input_tokens":
+            return meta.get(f"cost_metric_value_{number}")
+    return None
 
 
 def _in_order(found: list[Any], head: ReplyHead) -> list[Any]:
@@ -135,14 +165,16 @@ def reranking_from_body(
         WorkersAIError: the failure that it tells of; :class:`ServerError` for one that can't be read.
     """
     result = result_of(body, head)
-    found = result.get("response", result.get("data"))
+    found = result.get("response")
+    if found is None:
+        found = result.get("data")
     if not isinstance(found, list):
         raise unreadable("has no list of scores", head)
     ranked = [_ranked(entry, documents, head) for entry in found]
     if len({each.index for each in ranked}) != len(ranked):
         raise unreadable("scores a document twice", head)
     best_first = sorted(ranked, key=lambda each: (-each.score, each.index))
-    usage = usage_of(result.get("usage"), model, billed=not head.from_cache)
+    usage = _usage_in(result, head, model)
     return Reranking(tuple(best_first[:most]), model, usage, head.request_id, head.cache_status)
 
 

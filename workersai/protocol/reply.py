@@ -6,16 +6,15 @@ for whole replies and for the events of a stream alike, so that each quirk has o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from workersai.catalog import SERVICE_MAX_TOKENS
-from workersai.errors import ServerError, WorkersAIError, error_for
+from workersai.errors import ServerError, WorkersAIError
 from workersai.protocol.json_mode import JSONMode
 from workersai.protocol.leaks import LeakFilter
+from workersai.protocol.reply_errors import ReplyHead, error_from_body, error_of, result_of, unreadable
 from workersai.protocol.shapes import AnswerParts, ShapeError, parts_of_result
 from workersai.protocol.stop import before_stop
 from workersai.protocol.surrogates import whole_value_of
@@ -24,66 +23,21 @@ from workersai.protocol.tools import Offer
 from workersai.protocol.usage import usage_of
 from workersai.protocol.values import Completion, Trimmed, Usage
 
-__all__ = ["Asked", "ReplyHead", "completion_from_body", "completion_of", "result_of", "unreadable", "usage_of"]
+__all__ = [
+    "Asked",
+    "ReplyHead",
+    "completion_from_body",
+    "completion_of",
+    "error_from_body",
+    "error_of",
+    "result_of",
+    "unreadable",
+    "usage_of",
+]
 
 # The service's own words for reasons that have a name here (wire page, "Whole replies").
 _FINISH_REASONS = {"model_length": "length"}
 _FAILED = "error"
-
-
-@dataclass(frozen=True)
-class ReplyHead:
-    """What comes before a reply's body; header names are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-
-    @property
-    def ok(self) -> bool:
-        """Whether the status promises an answer. A 200 can still tell of a failure (wire page, "Replies")."""
-        return 200 <= self.status < 300  # noqa: PLR2004 - HTTP's success
-
-    @property
-    def request_id(self) -> str | None:
-        """The ``cf-ray``, by which Cloudflare's support finds the request."""
-        return self.headers.get("cf-ray")
-
-    @property
-    def cache_status(self) -> str | None:
-        """``HIT`` or ``MISS`` of an AI Gateway's cache; None where no gateway tells of one."""
-        return self.headers.get("cf-aig-cache-status")
-
-    @property
-    def from_cache(self) -> bool:
-        """Whether the reply is an earlier one, kept by an AI Gateway: no model was asked, and nothing is billed."""
-        return (self.cache_status or "").upper() == "HIT"
-
-    @property
-    def gateway_log_id(self) -> str | None:
-        """The entry of the AI Gateway's log."""
-        return self.headers.get("cf-aig-log-id")
-
-    @property
-    def neurons(self) -> float | None:
-        """The neurons that the ``cf-ai-neurons`` header bills; None without it."""
-        try:
-            neurons = float(self.headers.get("cf-ai-neurons", ""))
-        except ValueError:
-            return None
-        return neurons if 0 <= neurons < float("inf") else None
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds to wait by the ``Retry-After`` header, given in seconds or as a date."""
-        value = self.headers.get("retry-after", "").strip()
-        if re.fullmatch(r"\d+(, *\d+)*", value, re.ASCII):  # more than once where two proxies told it
-            return max(map(float, value.split(",")))
-        try:
-            # Measured from the reply's own Date: the two clocks need not agree.
-            wait = parsedate_to_datetime(value) - parsedate_to_datetime(self.headers.get("date", ""))
-        except (TypeError, ValueError, OverflowError):
-            return None
-        return max(0.0, wait.total_seconds())
 
 
 @dataclass(frozen=True)
@@ -215,72 +169,6 @@ def _reached(tokens: int, max_tokens: int | None) -> bool:
     return tokens == SERVICE_MAX_TOKENS if max_tokens is None else tokens >= max_tokens
 
 
-def error_of(payload: Any, head: ReplyHead) -> WorkersAIError | None:
-    """The failure that a payload or a stream's event tells of, or None where it tells of none."""
-    if not isinstance(payload, dict):
-        return None
-    # AI Gateway's own failures have a list in "error", where the service has an object or "errors".
-    entry: Any = payload.get("errors") or payload.get("error")
-    if isinstance(entry, list) and entry:
-        entry = entry[0]
-    if not entry and payload.get("success") is not False:
-        return None
-    message, code = _message_and_code(entry)
-    return _told(message or "The service reported a failure and did not say which", head, code)
-
-
-def error_from_body(body: bytes, head: ReplyHead) -> WorkersAIError:
-    """The error in the body of a reply whose status is not 2xx."""
-    try:
-        payload = whole_value_of(body)
-    except ValueError:
-        return _told(_sum_up(body, head), head, None)
-    return error_of(payload, head) or _told(f"The service answered {head.status} without a reason", head, None)
-
-
-def result_of(body: bytes, head: ReplyHead) -> dict[str, Any]:
-    """The result inside the envelope; the Worker binding's route sends it bare (wire page).
-
-    Raises:
-        WorkersAIError: the failure that the reply tells of; :class:`ServerError` for one that can't be read.
-    """
-    try:
-        payload = whole_value_of(body)
-    except ValueError:
-        raise _told(_sum_up(body, head), head, None) from None
-    error = error_of(payload, head)
-    if error is not None:
-        raise error
-    if isinstance(payload, dict):
-        result = payload.get("result", payload)
-        if isinstance(result, dict):
-            return result
-    raise unreadable("is not of a known shape", head)
-
-
-def _message_and_code(entry: Any) -> tuple[str, int | None]:
-    if not isinstance(entry, dict):
-        entry = {"message": entry}
-    message, code = str(entry.get("message") or ""), entry.get("code")
-    if isinstance(code, str) and code.isascii() and code.isdigit():
-        code = int(code[:9])
-    if isinstance(code, int) and not isinstance(code, bool):
-        return message, code
-    # {"message": "4006: you have used up ...", "code": "internal_error"}: the number in front is the code.
-    number = re.match(r"(\d{4,5}): ", message)
-    return message, int(number[1]) if number else None
-
-
-def _told(message: str, head: ReplyHead, code: int | None) -> WorkersAIError:
-    return error_for(
-        message,
-        status_code=head.status,
-        code=code,
-        request_id=head.request_id,
-        retry_after=head.retry_after,
-    )
-
-
 def is_empty_answer(body: bytes) -> bool:
     """Whether a reply of success has an empty result: some routes answer a request for a stream so (wire page)."""
     try:
@@ -288,25 +176,3 @@ def is_empty_answer(body: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(payload, dict) and payload.get("success") is True and payload.get("result") in ({}, None)
-
-
-def unreadable(what: str, head: ReplyHead) -> ServerError:
-    """The error for a reply that is not of a known shape."""
-    return ServerError(
-        f"The reply {what}. If it comes again, please report it with the request id.",
-        status_code=head.status,
-        request_id=head.request_id,
-        retryable=False,
-    )
-
-
-def _sum_up(body: bytes, head: ReplyHead) -> str:
-    """One line about a body that is not JSON: the edge in front of the service answers with HTML pages."""
-    text = body[:20_000].decode(errors="replace").strip()
-    if not text:
-        return f"The service answered {head.status} with an empty body, where JSON was expected"
-    title = re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE)
-    if title or text.startswith("<"):
-        named = f" titled {' '.join(title[1].split())[:100]!r}" if title else ""
-        return f"The service answered {head.status} with an HTML page{named}, where JSON was expected"
-    return f"The service answered {head.status} with text that is not JSON: {text.splitlines()[0][:100]!r}"

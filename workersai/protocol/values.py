@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from workersai.catalog import DEFAULT_MODEL, priced_card
+from workersai.catalog import DEFAULT_MODEL, ModelCard, priced_card
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -66,10 +66,10 @@ class Tool:
 class Usage:
     """Tokens of one call, as the service counted them; ``cached_tokens`` are those of the prompt served from cache.
 
-    Two caches are told apart. The model's prefix cache saves time: ``cached_tokens`` and ``cached_share`` say how much
-    of the prompt was in it, and no lower price of it is published. An AI Gateway's cache saves the whole call, which
-    is not billed: the ``unbilled`` tokens are those of the reply that it kept, and ``saved_usd`` is what they would
-    have cost.
+    There are two caches. ``cached_tokens`` and ``cached_share`` are how much of the prompt was in the model's prefix
+    cache, which saves time. It also saves money for models with a published price for cached input. An AI Gateway's
+    cache saves the whole call, which isn't billed: the ``unbilled`` tokens are those of the reply that it kept, and
+    ``saved_usd`` is what they would have cost.
     """
 
     prompt_tokens: int
@@ -80,6 +80,12 @@ class Usage:
     unbilled_completion_tokens: int = 0
     neurons: float | None = None
     """Cloudflare's unit of billing, if the service reported it; $0.011 for 1,000 (the pricing page)."""
+    unbilled_cached_tokens: int = 0
+    """The ``cached_tokens`` among the unbilled ones. Default: all of them if no token of the prompt is billed."""
+
+    def __post_init__(self) -> None:
+        if 0 < self.prompt_tokens <= self.unbilled_prompt_tokens:
+            object.__setattr__(self, "unbilled_cached_tokens", self.cached_tokens)
 
     def __add__(self, other: Usage) -> Usage:
         """The tokens of two calls of the same model. Neurons are kept only if both calls reported them."""
@@ -91,6 +97,7 @@ class Usage:
             self.unbilled_prompt_tokens + other.unbilled_prompt_tokens,
             self.unbilled_completion_tokens + other.unbilled_completion_tokens,
             None if self.neurons is None or other.neurons is None else self.neurons + other.neurons,
+            self.unbilled_cached_tokens + other.unbilled_cached_tokens,
         )
 
     @property
@@ -100,20 +107,24 @@ class Usage:
 
     @property
     def cost_usd(self) -> float | None:
-        """The price in US dollars by the catalog, of what is billed; None for a model that it doesn't list.
+        """The price in US dollars of what is billed, from the catalog; None for a model that it doesn't list.
 
-        Cached tokens are priced as the others: no lower price is published (the schema). Unbilled ones cost nothing.
+        Cached tokens have the model's price for cached input if one is published, else the normal one. Unbilled tokens
+        cost nothing.
         """
         return _price(
             self.model,
             self.prompt_tokens - self.unbilled_prompt_tokens,
             self.completion_tokens - self.unbilled_completion_tokens,
+            self.cached_tokens - self.unbilled_cached_tokens,
         )
 
     @property
     def saved_usd(self) -> float | None:
         """What an AI Gateway's cache saved, in US dollars; None for a model that the catalog doesn't list."""
-        return _price(self.model, self.unbilled_prompt_tokens, self.unbilled_completion_tokens)
+        return _price(
+            self.model, self.unbilled_prompt_tokens, self.unbilled_completion_tokens, self.unbilled_cached_tokens
+        )
 
     @property
     def cached_share(self) -> float:
@@ -121,11 +132,13 @@ class Usage:
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
 
-def _price(model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
+def _price(model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> float | None:
     """US dollars; nothing costs nothing, whatever the model's price."""
     if not prompt_tokens and not completion_tokens:
         return 0.0
     card = priced_card(model)
+    if isinstance(card, ModelCard):
+        return card.cost_usd(prompt_tokens, completion_tokens, cached_tokens)
     return None if card is None else card.cost_usd(prompt_tokens, completion_tokens)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -19,18 +18,17 @@ from workersai.protocol.reply import Asked
 from workersai.protocol.request import Request, json_bytes, request_to
 from workersai.protocol.values import Usage
 from workersai.retries import OnRetry
+from workersai.retrieval.long_texts import warn_of_long
 from workersai.retrieval.options import EmbeddingOptions, RerankOptions
 from workersai.settings import DEFAULT_MAX_RETRIES
 from workersai.wordpiece import (
     FRAME,
     count_wordpieces,
     cut_to,
-    may_have_more,
+    most_bytes,
     most_sentencepieces,
     most_wordpieces,
 )
-
-logger = logging.getLogger("workersai")
 
 # What a client's own options say of every request. Its model writes text, and its rate limit is of that, which the
 # service counts apart (wire page, "Errors").
@@ -70,8 +68,8 @@ class Asker:
         self._on_retry, rest = _on_retry_of(client, given)
         self.options = checked_options(EmbeddingOptions, rest, beside=("on_retry",))
         self.card = embedding_card(self.options.model)
-        if self.options.pooling is not None and self.card is not None and not self.card.pooling:
-            raise BadRequestError(f"pooling: {self.options.model} takes none.")
+        if self.card is not None:
+            _check_options(self.options, self.card)
         self._trackers = trackers_here()
         self._ends: Deadline | None = None
 
@@ -100,31 +98,41 @@ class Asker:
                     told = f"{tokens:,}" if tokens <= _ENOUGH else f"over {_ENOUGH:,}"
                     raise BadRequestError(
                         f"{where} has {told} tokens, and {self.card.name} reads {self.card.max_tokens}: split it "
-                        "into smaller ones, give truncate=True to have it cut, or use bge-m3, which reads 60,000."
+                        "into smaller ones, give truncate=True to have it cut, or use bge-m3, which reads 8,192."
                     )
                 text, was_cut = cut_to(text, self.card.max_tokens), True
                 tokens = count_wordpieces(text)
         return Text(place, text, len(json_bytes(text)) + 1, tokens, was_cut)
 
     def groups(self, texts: Sequence[Text]) -> Iterator[Group]:
-        """The texts in calls: at most 100 in each, and no more bytes than a batch may have."""
+        """Yields the texts of each call, within the model's limits for a call and the bytes of a batch.
+
+        If the model limits the tokens of a call, an upper bound is counted for each text, so a call is never refused
+        for the sum. A text that is over the limit by that bound is sent alone.
+        """
+        most_texts, most_tokens = MOST_TEXTS, None
+        if self.card is not None:
+            most_texts, most_tokens = self.card.max_texts, self.card.max_call_tokens
         group: list[Text] = []
-        size = _AROUND_ITEM
+        size, tokens = _AROUND_ITEM, 0
         for text in texts:
-            if group and (len(group) == MOST_TEXTS or size + text.size >= MOST_BYTES):
+            more = 0 if most_tokens is None else self._most_tokens(text.sent)
+            too_many = most_tokens is not None and tokens + more > most_tokens
+            if group and (too_many or len(group) == most_texts or size + text.size >= MOST_BYTES):
                 yield Group(group)
-                group, size = [], _AROUND_ITEM
+                group, size, tokens = [], _AROUND_ITEM, 0
             group.append(text)
             size += text.size
+            tokens += more
         if group:
             yield Group(group)
 
     def body(self, group: Group) -> dict[str, Any]:
         """What asks for the vectors of a group."""
         body: dict[str, Any] = {"text": [text.sent for text in group.texts]}
-        if self.options.pooling is not None:
+        if self.options.pooling is not None and (self.card is None or self.card.pooling):
             body["pooling"] = self.options.pooling
-        if self.options.truncate and self.card is not None and not self.card.wordpiece:
+        if self.options.truncate and self.card is not None and self.card.truncate_inputs:
             body["truncate_inputs"] = True  # bge-m3's schema: else the service refuses what is too long
         return body
 
@@ -148,6 +156,8 @@ class Asker:
     def _most_tokens(self, text: str) -> int:
         if self.card is not None and self.card.wordpiece:
             return most_wordpieces(text)
+        if self.card is not None and self.card.byte_level:
+            return FRAME + most_bytes(text)
         return FRAME + most_sentencepieces(text)
 
     def usage(self, groups: Sequence[Group], *, billed: bool = True) -> Usage | None:
@@ -172,6 +182,18 @@ class Asker:
         return queue_request(self._client.settings, self.options, json_bytes(body))
 
 
+def _check_options(options: EmbeddingOptions, card: EmbeddingCard) -> None:
+    """Raises BadRequestError for a pooling or a truncation that the model can't be asked for."""
+    if options.pooling is not None and not card.pooling and options.pooling != card.fixed_pooling:
+        always = f"; it always uses {card.fixed_pooling!r}" if card.fixed_pooling else ""
+        raise BadRequestError(f"pooling: {card.name} takes none{always}. Leave pooling out.")
+    if options.truncate and not (card.wordpiece or card.truncate_inputs):
+        raise BadRequestError(
+            f"truncate: {card.name} has no option to cut texts. Split texts of more than {card.max_tokens:,} tokens, "
+            "and leave truncate out."
+        )
+
+
 def rerank_call(client: BaseClient[Any], query: Any, documents: Sequence[Any], given: Mapping[str, Any]) -> Call:
     """The call that asks for the scores of documents.
 
@@ -183,7 +205,7 @@ def rerank_call(client: BaseClient[Any], query: Any, documents: Sequence[Any], g
     checked_text(query, "query")
     for place, document in enumerate(documents):
         checked_text(document, f"documents[{place}]")
-    _tell_of_long(query, documents, RERANKER_CATALOG.get(options.model))
+    warn_of_long(query, documents, RERANKER_CATALOG.get(options.model))
     body: dict[str, Any] = {"query": query, "contexts": [{"text": document} for document in documents]}
     if options.top_n is not None:
         body["top_k"] = min(options.top_n, len(documents))
@@ -201,30 +223,6 @@ def _cache_form(operation: str, options: RequestOptions, content: bytes) -> str:
     if options.gateway is None:
         return ""
     return f"{operation}.{sha256(options.model.encode() + content).hexdigest()}"
-
-
-def _tell_of_long(query: str, documents: Sequence[str], card: EmbeddingCard | None) -> None:
-    """Says in the log which documents the reranker will not read to their end.
-
-    Its tokens are not those that are counted here, but about as many.
-    """
-    if card is None:
-        return
-    room = card.max_tokens - count_wordpieces(query, card.max_tokens)
-    long = [
-        place
-        for place, document in enumerate(documents)
-        if may_have_more(document, room) and count_wordpieces(document, max(room, 0)) > room
-    ]
-    if long:
-        logger.warning(
-            "%s reads about %d tokens of the query and a document together: %d of the documents are longer (the first "
-            "is documents[%d]), and are judged by their beginnings.",
-            card.name,
-            card.max_tokens,
-            len(long),
-            long[0],
-        )
 
 
 def checked_text(text: Any, where: str) -> None:

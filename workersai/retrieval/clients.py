@@ -32,7 +32,7 @@ class RetrievalClient(BaseClient[httpx.Client]):
     def embed(self, texts: str | Iterable[str], /, **options: Unpack[EmbedOptions]) -> Embeddings:
         """The vectors of texts, in their order.
 
-        They are asked for 100 at a time, several such requests at once. The client's own options hold for them, too,
+        Each request has up to 100 texts, and several run at once. The client's own options hold for them, too,
         but neither its ``model`` nor its ``rate_limit``: the service counts text generation apart, and takes 3,000
         requests for embeddings a minute (wire page, "Errors"). A ``deadline`` is that of all the requests together.
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from workersai.billing import may_have_been_billed
 from workersai.calls import Call
 from workersai.catalog import MOST_TEXTS
-from workersai.errors import ContextWindowExceededError, ServerError, WorkersAIError
+from workersai.errors import BadRequestError, ContextWindowExceededError, ServerError, WorkersAIError
 from workersai.flows import Flow, Pause, another_try, ask
 from workersai.jobs.parts import Told, poll, submission
 from workersai.jobs.steps import Begin, Ended, Hand, JobFlow, Key, Next, Take
@@ -26,6 +26,7 @@ from workersai.protocol.embeddings import Embeddings, embeddings_of
 from workersai.protocol.reply import ReplyHead, error_of, result_of, unreadable
 from workersai.protocol.values import Usage
 from workersai.retrieval.asking import Asker, Group, Text
+from workersai.retrieval.long_texts import explain_too_long
 from workersai.retrieval.options import Ways, dimensions_of
 
 logger = logging.getLogger("workersai")
@@ -208,12 +209,9 @@ class EmbeddingJob:
 
         try:
             return (yield from ask(call, read))
-        except ContextWindowExceededError as error:  # of bge-m3, whose tokens are not counted here
-            first, last = group.texts[0].place, group.texts[-1].place
-            error.reword(
-                f"{call.asked.model} can't read one of texts[{first}] to texts[{last}] whole: split it, or give "
-                f"truncate=True to have it cut. {error.message}"
-            )
+        except (BadRequestError, ContextWindowExceededError) as error:
+            texts, options = group.texts, self._asker.options
+            explain_too_long(error, (texts[0].place, texts[-1].place), options, self._asker.card)
             raise
 
     def _read(self, result: Mapping[str, Any], head: ReplyHead, group: Group) -> Embeddings:
@@ -236,8 +234,8 @@ class EmbeddingJob:
                 reply = again.reply
                 told = replace(again, reply=replace(reply, request_id=reply.request_id or told.reply.request_id))
             found = self._responses(told, groups)
-            paid = [group for group, each in zip(groups, found, strict=True) if isinstance(each, Embeddings)]
-            meter.usage = told.reply.usage or self._asker.usage(paid)
+            usages = [each.usage for each in found if isinstance(each, Embeddings)]
+            meter.usage = told.reply.usage or (_sum(usages) if usages else self._asker.usage(()))
             failures = [each for each in found if isinstance(each, WorkersAIError)]
             meter.usage_is_total = told.reply.usage is not None or not any(map(may_have_been_billed, failures))
         return _Answered(found, meter.usage)
@@ -273,12 +271,17 @@ def _submitted(call: Call) -> Flow[Told]:
         tries += 1
 
 
-def _joined(found: list[Embeddings], model: str, usages: list[Usage | None]) -> Embeddings:
+def _sum(usages: list[Usage | None]) -> Usage | None:
+    """The usage of all together; None unless each is known."""
     known = [usage for usage in usages if usage is not None]
+    return reduce(add, known) if len(known) == len(usages) > 0 else None
+
+
+def _joined(found: list[Embeddings], model: str, usages: list[Usage | None]) -> Embeddings:
     return Embeddings(
         [vector for each in found for vector in each.vectors],
         model,
-        reduce(add, known) if len(known) == len(usages) > 0 else None,
+        _sum(usages),
         tuple(place for each in found for place in each.truncated),
         _common([each.pooling for each in found]),
         next((each.request_id for each in found), None),

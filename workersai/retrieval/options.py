@@ -42,17 +42,23 @@ class EmbeddingOptions(RequestOptions):
 
     model: Annotated[str, AfterValidator(_checked_embedder)] = DEFAULT_EMBEDDING_MODEL
     """The model's full name: ``@cf/baai/bge-small-en-v1.5`` (384 numbers a vector), ``bge-base-en-v1.5`` (768, the
-    default), ``bge-large-en-v1.5`` (1,024), or ``bge-m3`` (1,024; many languages, texts up to 60,000 tokens)."""
+    default), ``bge-large-en-v1.5`` (1,024), ``bge-m3`` (1,024; many languages, texts up to 8,192 tokens), or
+    ``@cf/qwen/qwen3-embedding-0.6b`` (1,024; many languages, texts up to 8,192 tokens)."""
 
     pooling: Pooling | None = None
-    """How a text's tokens become one vector; the service takes ``"mean"`` where none is given. ``"cls"`` is the better
-    one for longer texts, as the models' pages say. Vectors of the two don't mix. ``bge-m3`` has no such choice."""
+    """How a text's tokens become one vector. Default: ``"mean"`` (the service's).
+
+    ``"cls"`` is better for longer texts, as the models' pages say. Vectors of the two don't mix. ``bge-m3`` always uses
+    ``"cls"`` and takes no such field: ``"cls"`` is left out of the request, and ``"mean"`` raises BadRequestError."""
 
     truncate: bool = False
-    """True: a text over the model's limit is cut to it. By default it is an error, before anything is sent."""
+    """True: a text over the model's limit is cut to it. By default it is an error.
+
+    The tokens of the English bge models are counted here, so the error is raised before anything is sent. For
+    ``bge-m3``, the service counts. ``qwen3-embedding-0.6b`` has no such option, and raises BadRequestError for it."""
 
     max_concurrency: Annotated[int, Field(ge=1, le=1_000)] = 8
-    """Requests at once, of up to 100 texts each."""
+    """Requests at once, of up to 100 texts each (``qwen3-embedding-0.6b``: 32; ``bge-m3``: up to 60,000 tokens)."""
 
 
 class RerankOptions(RequestOptions):

@@ -37,6 +37,7 @@ from workersai.local.exchange import NOTE_HEADER
 from workersai.local.minilm import Pooling
 from workersai.local.vectors import Seat
 
+QWEN = "@cf/qwen/qwen3-embedding-0.6b"
 BASE, RERANKER, M3 = DEFAULT_EMBEDDING_MODEL, DEFAULT_RERANKER, "@cf/baai/bge-m3"
 QUEUED = "?queueRequest=true"
 CONTEXTS = [{"text": "A cat sleeps."}, {"text": "The cat sat on the mat."}, {"text": "Stocks fell on Monday."}]
@@ -99,8 +100,10 @@ def cosine(one: list[float], other: list[float]) -> float:
 @pytest.mark.parametrize("model", EMBEDDING_CATALOG)
 def test_each_model_gives_vectors_of_its_own_size(server: LocalServer, model: str) -> None:
     result = result_of(ask(server, {"text": ["The cat sat.", "A cat was sitting.", "Stocks fell."]}, model))
-    size = EMBEDDING_CATALOG[model].dimensions
-    assert (result["shape"], result["pooling"]) == ([3, size], "mean")
+    card = EMBEDDING_CATALOG[model]
+    size = card.dimensions
+    assert result["shape"] == [3, size]
+    assert result.get("pooling", "") == ("mean" if card.pooling else card.fixed_pooling)
     cat, sitting, stocks = result["data"]
     assert {len(row) for row in result["data"]} == {size}
     assert cosine(cat, cat) == pytest.approx(1, abs=1e-5)
@@ -218,6 +221,8 @@ WRONG = [
     (BASE, {"text": "a", "options": {"rejectIfBusy": "yes"}}, "'/options' must be an object"),
     (BASE, {"requests": [{"text": "a"}]}, "must have required property 'text'"),
     (M3, {"text": "a", "truncate_inputs": "yes"}, "'/truncate_inputs' must be boolean"),
+    (M3, {"text": "a", "pooling": "cls"}, "'/pooling' is not a field"),
+    (QWEN, {"text": ["a"] * 33}, "'/text' must NOT have more than 32 items"),
     (RERANKER, {"text": "a"}, "must have required property 'query'"),
     (RERANKER, {"query": "a"}, "must have required property 'contexts'"),
     (RERANKER, {"query": "", "contexts": CONTEXTS}, "'/query' must NOT have fewer than 1 characters"),
@@ -244,11 +249,28 @@ def test_a_hundred_texts_are_taken(lengths: LocalServer) -> None:
 
 
 def test_a_model_of_long_texts_refuses_or_cuts_what_is_longer_still(lengths: LocalServer) -> None:
-    longer = "w " * 60_001
+    longer = "w " * 8_193
     status, code, message = error_of(ask(lengths, {"text": ["a", longer]}, M3))
-    assert (status, code) == (413, 5021)
-    assert "(60001) exceeded this model context window limit (60000)" in message
+    assert (status, code, message) == (400, 3030, "AiError: AiError: Sequence too long: 8193 > 8192")
     assert result_of(ask(lengths, {"text": longer, "truncate_inputs": True}, M3))["shape"] == [1, 1024]
+    assert twin(lengths, {"model": M3, "input": longer}).status_code == 400
+
+
+def test_a_call_may_not_have_more_tokens_than_the_model_takes(lengths: LocalServer) -> None:
+    texts = ["w " * 8_192] * 8
+    words = "AiError: AiError: Max context reached 65536 tokens but model supports only 60000"
+    assert error_of(ask(lengths, {"text": texts}, M3)) == (400, 3030, words)
+    longer = {"text": [f"{text} w" for text in texts], "truncate_inputs": True}
+    assert error_of(ask(lengths, longer, M3)) == (400, 3030, words)
+    assert result_of(ask(lengths, {"text": texts[1:]}, M3))["shape"] == [7, 1024]
+
+
+def test_a_model_names_the_pooling_that_it_has(lengths: LocalServer) -> None:
+    assert [result_of(ask(lengths, {"text": "a"}, model)).get("pooling") for model in (BASE, M3, QWEN)] == [
+        "mean",
+        "cls",
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -295,10 +317,10 @@ def test_a_batch_of_texts_is_queued_and_answered(lengths: LocalServer) -> None:
 
 
 def test_an_item_of_a_batch_that_is_too_long_fails_alone(lengths: LocalServer) -> None:
-    items = [{"text": "w " * 60_001}, {"text": "w", "truncate_inputs": True}]
+    items = [{"text": "w " * 8_193}, {"text": "w", "truncate_inputs": True}]
     queued = result_of(post(lengths, run_url(lengths, M3) + QUEUED, {"requests": items}))
     first, second = sorted(done(lengths, queued["request_id"], M3)["responses"], key=lambda response: response["id"])
-    assert (first["success"], first["errors"][0]["code"], second["success"]) == (False, 5021, True)
+    assert (first["success"], first["errors"][0]["code"], second["success"]) == (False, 3030, True)
 
 
 @pytest.mark.parametrize(

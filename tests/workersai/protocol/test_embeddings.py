@@ -54,6 +54,49 @@ def test_the_usage_is_kept_where_the_service_tells_it() -> None:
     assert usage.cost_usd == pytest.approx(7 * 0.067 / 1e6)
 
 
+META_TWO = {"cost_metric_name_2": "input_tokens", "cost_metric_value_2": 6}
+M3_META = {"cost_metric_name_1": "input_tokens", "cost_metric_value_1": 20, "neurons": 0.0215}
+
+
+@pytest.mark.parametrize(
+    ("counts", "tokens", "neurons"),
+    [
+        ({"response": None, "meta": M3_META}, 20, 0.0215),
+        ({"usage": {"prompt_tokens": 0, "total_tokens": 0}, "meta": M3_META}, 20, 0.0215),
+        ({"usage": {"prompt_tokens": 7}, "meta": M3_META}, 7, 0.0215),
+        ({"usage": {"prompt_tokens": 7}, "meta": {"neurons": "many"}}, 7, None),
+        ({"meta": {"cost_metric_value_1": 5}}, 5, None),
+        ({"meta": {"cost_metric_name_1": "pixels", "cost_metric_value_1": 9, **META_TWO}}, 6, None),
+        ({"meta": {"cost_metric_name_1": "pixels", "cost_metric_value_1": 9}}, None, None),
+        ({"meta": {**M3_META, "cost_metric_value_1": -1}}, None, None),
+        ({"meta": {**M3_META, "cost_metric_value_1": "20"}}, None, None),
+        ({"meta": [20]}, None, None),
+        ({"meta": {}}, None, None),
+        ({"usage": {"prompt_tokens": 0}}, None, None),
+    ],
+)
+def test_the_tokens_of_bge_m3_are_read_from_its_meta(
+    counts: dict[str, Any], tokens: int | None, neurons: float | None
+) -> None:
+    usage = read({"data": VECTORS, **counts}).usage
+    assert (usage.prompt_tokens if usage else None, usage.neurons if usage else None) == (tokens, neurons)
+
+
+def test_the_neurons_may_stand_in_a_header() -> None:
+    head = ReplyHead(200, {"cf-ai-neurons": "0.5"})
+    result = {"data": VECTORS, "usage": {"prompt_tokens": 7}}
+    usage = embeddings_of(result, head, MODEL, texts=2, dimensions=3).usage
+    assert usage is not None
+    assert usage.neurons == 0.5
+
+
+def test_a_reply_from_a_gateways_cache_has_tokens_and_no_neurons() -> None:
+    head = ReplyHead(200, {"cf-aig-cache-status": "HIT"})
+    usage = embeddings_of({"data": VECTORS, "meta": M3_META}, head, MODEL, texts=2, dimensions=3).usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.cost_usd, usage.neurons) == (20, 0, None)
+
+
 @pytest.mark.parametrize(
     ("result", "told"),
     [

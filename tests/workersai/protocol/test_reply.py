@@ -187,6 +187,18 @@ TABLE = [
     (errors.QuotaExceededError, 4006, 429, False),
     (errors.RateLimitError, 3040, 429, True),
     (errors.ServerError, 5000, 500, True),
+    (errors.ModelNotFoundError, 5028, 410, False),
+    (errors.PermissionDeniedError, 5035, 403, False),
+    (errors.BadRequestError, 5012, 422, False),
+    (errors.BadRequestError, 8001, 400, False),
+    (errors.BadRequestError, 8007, 400, False),
+    (errors.BadRequestError, 3030, 400, False),
+    (errors.APITimeoutError, 3046, 408, True),
+    (errors.ServerError, 8005, 500, True),
+    (errors.ServerError, 8008, 500, True),
+    (errors.PermissionDeniedError, 2021, 402, False),
+    (errors.QuotaExceededError, 2045, 429, False),
+    (errors.RateLimitError, 2003, 429, True),
 ]
 
 

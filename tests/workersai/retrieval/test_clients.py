@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from tests.raw_server import raw_server, reply
 from tests.support import PATIENCE, Lengths, ServeLengths, connection
 from tests.workersai.retrieval.conftest import RetrievalDriver
 from workersai import AsyncClient, Client, CostTracker, Gateway, RateLimit, Retry, errors
+from workersai.catalog import EMBEDDING_CATALOG
 from workersai.local import LocalServer
 
+QWEN = "@cf/qwen/qwen3-embedding-0.6b"
 SMALL, BASE, M3 = (f"@cf/baai/bge-{name}" for name in ("small-en-v1.5", "base-en-v1.5", "m3"))
 
 
@@ -103,7 +107,9 @@ def test_a_text_that_has_no_vector_is_told_before_any_is_sent(
         ({"model": "@cf/baai/bge-reranker-base"}, "model: must be an embedding model"),
         ({"model": "bge"}, "model: must be a model's full name, which begins with @, as in '@cf/baai/bge"),
         ({"pooling": "max"}, "pooling: "),
-        ({"model": M3, "pooling": "cls"}, "pooling: @cf/baai/bge-m3 takes none"),
+        ({"model": M3, "pooling": "mean"}, "pooling: @cf/baai/bge-m3 takes none; it always uses 'cls'"),
+        ({"model": QWEN, "pooling": "cls"}, "pooling: @cf/qwen/qwen3-embedding-0.6b takes none. Leave"),
+        ({"model": QWEN, "truncate": True}, "truncate: .* has no option to cut texts. Split texts of more than 8,192"),
         ({"max_concurrency": 0}, "max_concurrency: "),
         ({"poling": "cls"}, "Did you mean pooling"),
         ({"temperature": 1}, "temperature is no option"),
@@ -145,8 +151,75 @@ def test_bge_m3_reads_what_the_others_refuse_and_is_told_to_cut(
 def test_what_is_too_long_for_bge_m3_says_what_to_do(
     retrieval: RetrievalDriver, lengths: LocalServer, mode: str
 ) -> None:
-    with pytest.raises(errors.ContextWindowExceededError, match=r"one of texts\[100\] to texts\[101\] .*truncate=True"):
-        retrieval.corpus(lengths, ["a"] * 101 + ["word " * 60_001], model=M3, mode=mode)
+    with pytest.raises(errors.BadRequestError, match=r"one of texts\[100\] to texts\[101\] .*truncate=True") as caught:
+        retrieval.corpus(lengths, ["a"] * 101 + ["word " * 8_193], model=M3, mode=mode)
+    assert "Sequence too long: 8193 > 8192" in caught.value.message
+
+
+@contextmanager
+def answered(body: bytes, status: str = "200 OK") -> Iterator[Client]:
+    """A client of a server that answers every request with that."""
+    with (
+        raw_server(lambda connected, _: connected.sendall(reply(body, status=status))) as server,
+        Client(**server.account) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("options", [{"model": QWEN}, {"model": M3, "truncate": True}])
+def test_a_text_that_cannot_be_cut_is_refused_without_that_advice(options: dict[str, Any]) -> None:
+    refused = b'{"errors": [{"code": 3030, "message": "AiError: Sequence too long: 9003 > 8192"}], "success": false}'
+    with (
+        answered(refused, "400 Bad Request") as client,
+        pytest.raises(errors.BadRequestError, match=r"texts\[0\] to texts\[0\] whole: split it\. AiError"),
+    ):
+        client.embed(["a"], **options)
+
+
+@pytest.mark.parametrize("model", [M3, BASE])
+def test_the_tokens_that_the_service_reports_are_counted(model: str) -> None:
+    size = EMBEDDING_CATALOG[model].dimensions
+    metric = {"cost_metric_name_1": "input_tokens", "cost_metric_value_1": 20, "neurons": 0.0215}
+    count = {"meta": metric} if model == M3 else {"usage": {"prompt_tokens": 20, "total_tokens": 20}}
+    body = json.dumps({"result": {"data": [[0.5] * size], **count}, "success": True}).encode()
+    with answered(body) as client, CostTracker(budget=1) as cost:
+        usage = client.embed(["a"], model=model).usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (20, 0)
+    assert (usage.neurons is not None) == (model == M3)
+    assert (cost.prompt_tokens, cost.unpriced_calls) == (20, 0)
+    assert cost.cost_usd == pytest.approx(20 * EMBEDDING_CATALOG[model].input_price / 1e6)
+
+
+def test_the_scores_of_a_reranker_may_come_in_any_order() -> None:
+    scores = [{"id": 1, "score": 0.64}, {"id": 0, "score": 0.73}]
+    usage = {"prompt_tokens": 12, "completion_tokens": 0, "total_tokens": 12}
+    body = json.dumps({"result": {"response": scores, "usage": usage}, "success": True}).encode()
+    with answered(body) as client, CostTracker() as cost:
+        found = client.rerank("a", ["b", "c"])
+    assert [each.index for each in found.results] == [0, 1]
+    assert (cost.prompt_tokens, cost.unpriced_calls) == (12, 0)
+
+
+def test_the_pooling_that_a_model_always_uses_is_left_out(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    assert retrieval.embed(lengths, ["a"], model=M3, pooling="cls").pooling == "cls"
+    assert "pooling" not in lengths.requests[0].body
+
+
+@pytest.mark.parametrize("mode", ["calls", "batch"])
+def test_groups_are_filled_by_tokens_as_well_as_by_number(
+    retrieval: RetrievalDriver, lengths: LocalServer, mode: str
+) -> None:
+    texts = ["word " * 2_000] * 13  # 10,003 tokens at most, each
+    assert retrieval.corpus(lengths, texts, model=M3, mode=mode, max_concurrency=1)
+    bodies = [record.body for record in lengths.requests if "text" in record.body or "requests" in record.body]
+    calls = [item["text"] for body in bodies for item in body.get("requests", [body])]
+    assert [len(call) for call in calls] == [5, 5, 3]
+
+
+def test_qwen_takes_32_texts(retrieval: RetrievalDriver, lengths: LocalServer) -> None:
+    assert len(retrieval.embed(lengths, ["a"] * 70, model=QWEN, max_concurrency=1).vectors) == 70
+    assert [len(texts) for texts in texts_at(lengths)] == [32, 32, 6]
 
 
 def test_the_clients_own_options_hold_but_for_the_model_and_the_rate_limit(lengths: LocalServer) -> None:
