@@ -15,9 +15,10 @@ from workersai.billing import Meter
 from workersai.calls import Call
 from workersai.errors import APIConnectionError, APITimeoutError, ServerError, WorkersAIError
 from workersai.pacing import Limiter
+from workersai.protocol.deltas import deltas_of
 from workersai.protocol.reply import ReplyHead, completion_from_body, error_from_body
 from workersai.protocol.request import Request, without_stream
-from workersai.protocol.stream import StreamReader, deltas_of
+from workersai.protocol.stream import StreamReader
 from workersai.protocol.values import Completion, Delta, Usage
 from workersai.retries import Retry, backoff
 

@@ -6,12 +6,12 @@ a failure told in an event, a stop string of ours, or nothing at all, which is a
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from typing import Any
 
 from workersai.errors import ServerError, StreamInterruptedError, WorkersAIError
+from workersai.protocol.deltas import deltas_of, last_delta
 from workersai.protocol.reply import (
     Asked,
     ReplyHead,
@@ -22,20 +22,17 @@ from workersai.protocol.reply import (
     finish_reason_of,
     is_empty_answer,
 )
-from workersai.protocol.shapes import AnswerParts, ShapeError, parts_of_event
+from workersai.protocol.shapes import AnswerParts, ShapeError, parts_of_event, plain_text_of
 from workersai.protocol.sse import MAX_EVENT_BYTES, SSEDecoder
 from workersai.protocol.stop import StopFilter
 from workersai.protocol.surrogates import Halves, HalvesOfCalls, repaired, value_of
 from workersai.protocol.tool_calls import Place
 from workersai.protocol.usage import UsageCounter
-from workersai.protocol.values import Completion, Delta, ToolCallDelta, Usage
+from workersai.protocol.values import Completion, Delta, Usage
 
 _DONE = b"[DONE]"
 _CHOICE: Place = "choice"
 _BESIDE: Place = "beside"
-_OF_NATIVE_TEXT = frozenset({"response", "tool_calls", "p"})
-_OF_HYBRID_TEXT = _OF_NATIVE_TEXT | {"choices", "created", "id", "model", "object", "usage"}
-_OF_DELTA_TEXT = frozenset({"content", "role"})
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:")
 _STREAM = re.compile(rb":|(data|event|id|retry)[:\r\n]")
@@ -137,7 +134,7 @@ class StreamReader:
         if not (self._stop.hit or self.finished):
             raise self.interruption()
         last += [Delta(tool_call=call) for call in self._calls.close()]
-        return [*last, _last_delta(self._completion())]
+        return [*last, last_delta(self._completion())]
 
     def partial(self) -> Completion:
         """What has arrived of an answer that broke off: what was held back is in it."""
@@ -213,7 +210,7 @@ class StreamReader:
             return
         payload, has_halves = value_of(event)
         if self._unfiltered and not has_halves and type(payload) is dict:
-            text = _plain_text_of(payload)  # nearly all events are such
+            text = plain_text_of(payload)  # nearly all events are such
             if text is not None:
                 usage = payload.get("usage")
                 if usage:
@@ -290,42 +287,3 @@ class StreamReader:
         given = "stop" if self._stop.hit else self._finish
         finish = finish_reason_of(given, called=self._calls.any, usage=self.usage, asked=self._asked)
         return replace(self._arrived(cut_off=finish == "length"), finish_reason=finish)
-
-
-def _plain_text_of(event: dict[str, Any]) -> str | None:
-    """The text of an event that has nothing else to say but usage beside choices; None for any other event.
-
-    It is :func:`~workersai.protocol.shapes.parts_of_event` for the two shapes that Llama 3.3 streams, made fast.
-    """
-    text = event.get("response")
-    if event.keys() <= _OF_NATIVE_TEXT:
-        return text if type(text) is str and not event.get("tool_calls") else None
-    if not event.keys() <= _OF_HYBRID_TEXT or event.get("tool_calls"):
-        return None
-    choices = event.get("choices")
-    choice = choices[0] if type(choices) is list and choices else None
-    if type(choice) is not dict or choice.get("finish_reason") is not None:
-        return None
-    delta = choice.get("delta")
-    if type(delta) is not dict or not delta.keys() <= _OF_DELTA_TEXT:
-        return None
-    text = delta.get("content")
-    return text if type(text) is str else None
-
-
-def deltas_of(completion: Completion) -> list[Delta]:
-    """A whole answer as the deltas of a stream: its text, its calls, and the end."""
-    calls = [
-        *((call.id, call.name, json.dumps(call.arguments, ensure_ascii=False)) for call in completion.tool_calls),
-        *((call.id, call.name, call.arguments) for call in completion.invalid_tool_calls),
-    ]
-    return [
-        *([Delta(reasoning=completion.reasoning)] if completion.reasoning else []),
-        *([Delta(text=completion.text)] if completion.text else []),
-        *(Delta(tool_call=ToolCallDelta(index, *call)) for index, call in enumerate(calls)),
-        _last_delta(completion),
-    ]
-
-
-def _last_delta(completion: Completion) -> Delta:
-    return Delta(usage=completion.usage, finish_reason=completion.finish_reason, completion=completion)

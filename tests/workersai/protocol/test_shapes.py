@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from workersai.errors import ServerError, StreamInterruptedError
 from workersai.protocol.reply import Asked, ReplyHead, completion_from_body, completion_of
-from workersai.protocol.shapes import parts_of_event, parts_of_result
-from workersai.protocol.stream import StreamReader, _plain_text_of
+from workersai.protocol.shapes import parts_of_event, parts_of_result, plain_text_of
+from workersai.protocol.stream import StreamReader
 from workersai.protocol.tool_calls import ToolCallAssembler
 from workersai.protocol.values import Completion
 
@@ -106,7 +106,7 @@ plain_events = st.fixed_dictionaries(
 
 @given(plain_events)
 def test_the_fast_way_reads_a_plain_event_as_the_other_does(event: dict[str, Any]) -> None:
-    text = _plain_text_of(event)
+    text = plain_text_of(event)
     if text is not None:
         parts = parts_of_event(event)
         assert (parts.text, parts.reasoning, parts.finish) == (text, "", None)
