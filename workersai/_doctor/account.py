@@ -1,7 +1,7 @@
-"""Checks of the token, the account, the permission and the model list. They cost nothing.
+"""Checks of the connection, the token, the account, the permission and the model list. They cost nothing.
 
-One request answers all four if it succeeds. If it is refused, Cloudflare's API is asked whether it knows the token at
-all (``/user/tokens/verify``, and ``/accounts/{id}/tokens/verify`` for a token that an account owns: Cloudflare's API
+One request answers all of them if it succeeds. If it is refused, Cloudflare's API is asked whether it knows the
+token at all (``/user/tokens/verify``, and ``/accounts/{id}/tokens/verify`` for a token that an account owns: Cloudflare's API
 reference, "Verify Token"), so that the row names the setting that is wrong.
 """
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from workersai._doctor.captures import Capture, Recorder
 from workersai._doctor.findings import RUN_PERMISSION, Check, Finding, skipped
-from workersai.protocol.reply import error_from_body
+from workersai.protocol.reply import ReplyHead, error_from_body
 
-NAMES = ("token", "account", "permission", "model list")
+NAMES = ("connection", "token", "account", "permission", "model list")
 
 _TOKEN_ADVICE = 'Create one at https://dash.cloudflare.com/profile/api-tokens (template "Workers AI").'  # noqa: S105
-_ACCOUNT_ID = "Copy the account id from the address of your dashboard: dash.cloudflare.com/<account id>."
+_ACCOUNT_ID = "Check CLOUDFLARE_ACCOUNT_ID: it is in the address of your dashboard, dash.cloudflare.com/<account id>."
 _UNAUTHORIZED, _FORBIDDEN = 401, 403
 _NO_ROUTE = (7000, 7003)
 _PER_PAGE = 100
@@ -33,22 +33,26 @@ def account_check(recorder: Recorder, model: str) -> Check:
         if capture.failure is not None:
             raise capture.failure
         assert capture.head is not None  # noqa: S101 - without a failure there was a reply
-        if capture.head.ok:
+        connected = Finding("connection", "ok", f"{recorder.host} replied in {capture.times[-1]:.2f} s")
+        return [connected, *found(capture, capture.head)]
+
+    def found(capture: Capture, head: ReplyHead) -> list[Finding]:
+        if head.ok:
             capture.answered()
             return _accepted(recorder, capture, model)
-        error = error_from_body(capture.body, capture.head)
-        if capture.head.status in (_UNAUTHORIZED, _FORBIDDEN) or error.code in (10000, *_CODES_OF_A_BAD_TOKEN):
-            return _refused(recorder, capture.head.status, error.code)
-        if error.code in _NO_ROUTE or capture.head.status == 404:  # noqa: PLR2004
-            found = f"There is no such account at {recorder.host} (HTTP {capture.head.status}, code {error.code})."
+        error = error_from_body(capture.body, head)
+        if head.status in (_UNAUTHORIZED, _FORBIDDEN) or error.code in (10000, *_CODES_OF_A_BAD_TOKEN):
+            return _refused(recorder, head.status, error.code)
+        if error.code in _NO_ROUTE or head.status == 404:  # noqa: PLR2004
+            seen = f"There is no such account at {recorder.host} (HTTP {head.status}, code {error.code})."
             return [
                 skipped("token", "unknown: the account id was not found"),
-                Finding("account", "fail", found, f"{_ACCOUNT_ID} Check CLOUDFLARE_BASE_URL, too.", blocks="all"),
-                *(skipped(name, "the account id was not found") for name in NAMES[2:]),
+                Finding("account", "fail", seen, f"{_ACCOUNT_ID} Check CLOUDFLARE_BASE_URL, too.", blocks="all"),
+                *(skipped(name, "the account id was not found") for name in NAMES[3:]),
             ]
         # The list itself failed: the calls below show whether the account works.
         return [
-            *(skipped(name, "unknown: the model list failed") for name in NAMES[:3]),
+            *(skipped(name, "unknown: the model list failed") for name in NAMES[1:4]),
             Finding("model list", "warn", str(error), "Run the check again later."),
         ]
 
@@ -65,9 +69,7 @@ def _accepted(recorder: Recorder, capture: Capture, model: str) -> list[Finding]
     # result_info.total_count is no bound for pages (wire page): the last page is the one that isn't full.
     while found == _PER_PAGE and number < _MOST_PAGES:
         number += 1
-        page = recorder.get("model list", _page(number), kind="catalog")
-        page.answered()
-        more = _names(page)
+        more = _names(recorder.get("model list", _page(number), kind="catalog"))  # none if it fails
         listed, found = listed + more, len(more)
     rows = [
         Finding("token", "ok", "accepted"),
@@ -97,7 +99,7 @@ def _refused(recorder: Recorder, status: int, code: int | None) -> list[Finding]
         found = f"Cloudflare doesn't accept CLOUDFLARE_API_TOKEN ({refusal}): wrong, expired or deleted."
         return [
             Finding("token", "fail", found, _TOKEN_ADVICE, blocks="all"),
-            *(skipped(name, "the token was not accepted") for name in NAMES[1:]),
+            *(skipped(name, "the token was not accepted") for name in NAMES[2:]),
         ]
     found = f"The token is accepted, but not for this account ({refusal})."
     return [
@@ -106,10 +108,10 @@ def _refused(recorder: Recorder, status: int, code: int | None) -> list[Finding]
             "account",
             "fail",
             found,
-            f"Either CLOUDFLARE_ACCOUNT_ID is wrong: {_ACCOUNT_ID} Or the token lacks a permission: {RUN_PERMISSION}",
+            f"{_ACCOUNT_ID} If it is right, the token lacks a permission. {RUN_PERMISSION}",
             blocks="all",
         ),
-        *(skipped(name, "the token doesn't reach this account") for name in NAMES[2:]),
+        *(skipped(name, "the token doesn't reach this account") for name in NAMES[3:]),
     ]
 
 

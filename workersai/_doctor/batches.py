@@ -62,7 +62,10 @@ class BatchChecks:
                 rows[form] = finding_from_error(_name(form), error)
                 if rows[form].blocks:
                     rest = [_name(each) for each in BATCH_FORMS if each not in rows and each not in submitted]
-                    return [*self._polled(submitted, rows), *(skipped(name, f"see {_name(form)}") for name in rest)]
+                    return [
+                        *self._polled(submitted, rows),
+                        *(skipped(name, f"{_name(form)!r} failed") for name in rest),
+                    ]
         return self._polled(submitted, rows)
 
     def _polled(self, submitted: Mapping[BatchForm, str], rows: dict[BatchForm, Finding]) -> list[Finding]:

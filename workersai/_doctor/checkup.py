@@ -58,7 +58,7 @@ class Checkup:
         for check in self._checks:
             cause = self._blocked.get("") or self._blocked.get(check.model)
             if cause is not None:
-                self.findings += [skipped(name, f"see {cause!r}") for name in check.names]
+                self.findings += [skipped(name, f"{cause!r} failed") for name in check.names]
                 continue
             yield check.names[0]
             started = time.monotonic()
@@ -85,7 +85,7 @@ class Checkup:
             finding = finding_from_error(first, error)
             if not check.model and isinstance(error, APIConnectionError | APITimeoutError):
                 finding = replace(finding, blocks="all")
-            return [finding, *(skipped(name, f"see {first!r}") for name in rest)]
+            return [finding, *(skipped(name, f"{first!r} failed") for name in rest)]
 
 
 def _cost_usd(capture: Capture) -> float:

@@ -90,9 +90,7 @@ def finding_from_error(name: str, error: WorkersAIError) -> Finding:
     elif isinstance(error, RateLimitError):
         status, advice = "warn", "Wait a minute, then run the check again."
     elif isinstance(error, QuotaExceededError):
-        advice = "Run the check again after 00:00 UTC, or move the account to the Workers Paid plan."
-    elif isinstance(error, APIConnectionError) and error.never_sent:
-        advice = "Check the network, HTTPS_PROXY and CLOUDFLARE_BASE_URL."
+        advice = "Run the check again after 00:00 UTC."
     elif error.code == 10000 or (isinstance(error, AuthenticationError) and error.code is None):  # noqa: PLR2004
         advice = RUN_PERMISSION
     facts = {"error": type(error).__name__, "code": error.code, "status_code": error.status_code}

@@ -72,7 +72,7 @@ class Redactor:
         if isinstance(value, list):
             if len(value) > _VECTOR and all(isinstance(each, float) for each in value):
                 return value[:_VECTOR]
-            return [self.value(each, key, free=free) for each in value]
+            return [self.value(each, free=free) for each in value]
         if isinstance(value, bool) or value is None:
             return value
         if isinstance(value, int | float):
@@ -134,10 +134,10 @@ class Redactor:
         if not value:
             return value
         if not free:
-            if _ID_KEY.search(key) or key == "external_reference":
-                return self.note_id(value)
             if key in _ENUMERATED and _ENUM.fullmatch(value):
                 return value
+            if _ID_KEY.search(key) or key == "external_reference":
+                return self.note_id(value)
             if key == "value" and _PLAIN_VALUE.fullmatch(value):  # of a property in the catalogue
                 return value
             if key in ("model", "name") and (_MODEL.fullmatch(value) or value == TOOL_NAME):
