@@ -1,8 +1,8 @@
 """Checks of the connection, the token, the account, the permission and the model list. They cost nothing.
 
-One request answers all of them if it succeeds. If it is refused, Cloudflare's API is asked whether it knows the token at
-all, so that the row names the setting that is wrong: ``/user/tokens/verify``, and ``/accounts/{id}/tokens/verify`` for a
-token that an account owns (Cloudflare's API reference, "Verify Token").
+One request answers all of them if it succeeds. If it is refused, Cloudflare's API is asked whether it knows the token
+at all, so that the row names the setting that is wrong: ``/user/tokens/verify``, and ``/accounts/{id}/tokens/verify``
+for a token that an account owns (Cloudflare's API reference, "Verify Token").
 """
 
 from __future__ import annotations

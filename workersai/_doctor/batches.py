@@ -109,7 +109,7 @@ class BatchChecks:
         if isinstance(outcome, WorkersAIError):
             row = finding_from_error(name, outcome)
             return Finding(name, "fail", row.summary, row.advice, shape=shape, details=row.details)
-        answered = is_answer(outcome.text)
+        answered = is_answer(outcome.text, outcome.finish_reason)
         seen = f"answered: use batch_input={form!r}" if answered else f"continued, not answered{_shown(outcome)}"
         advice = "" if answered else "Use another of these forms for batches of questions."
         status: Status = "ok" if answered else "warn"

@@ -222,12 +222,12 @@ def got_template(tokens: tuple[int, int] | None, text: str, finish: str | None) 
     """
     if tokens is not None:
         return tokens[0] > tokens[1] - _SAME_TOKENS
-    return finish != "length" and is_answer(text)
+    return is_answer(text, finish)
 
 
-def is_answer(text: str) -> bool:
-    """Whether a reply answers the question rather than continuing it."""
-    return text.strip(" \n\"'*").startswith(requests.ANSWER) and len(text.split()) <= 6  # noqa: PLR2004 - one word was asked for
+def is_answer(text: str, finish: str | None) -> bool:
+    """Whether a reply answers the question rather than continuing it: with one word, and an end of its own."""
+    return finish != "length" and text.strip(" \n\"'*").startswith(requests.ANSWER) and len(text.split()) <= 6  # noqa: PLR2004 - one word was asked for
 
 
 def _answer_seen(completion: Completion) -> str:
