@@ -78,7 +78,7 @@ def _accepted(recorder: Recorder, capture: Capture, model: str) -> list[Finding]
     ]
     details, count = {"models": listed}, len(set(listed))
     if model in listed:
-        return [*rows, Finding("model list", "ok", f"{count:,} models, {model} among them", details=details)]
+        return [*rows, Finding("model list", "ok", f"{count:,} models; this model is listed", details=details)]
     seen, advice = f"{count:,} models, but not {model}", "Check the name: the model may be renamed or retired."
     return [*rows, Finding("model list", "warn", seen, advice, details=details)]
 

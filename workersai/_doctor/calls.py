@@ -17,6 +17,7 @@ from workersai.protocol.tools import Offer, offer_of
 from workersai.protocol.values import Completion
 
 _BUSY = 3040
+_MOST_WORDS = 6  # of an answer for which one word was requested
 _SAME_TOKENS = 3  # a template adds some tens of tokens; the two forms may differ by a beginning-of-text token
 _REPORT = "Report it: run `workersai doctor --save doctor.json` and attach the file."
 
@@ -108,10 +109,10 @@ class TextChecks:
                 name, capture, "messages", "a call without valid arguments", "fail", _REPORT, **details
             )
         if completion.tool_calls:
-            where = " and ".join(places) if places else "the text"
+            where = f"at {' and '.join(places)}" if places else "written as text"
             status: Status = "ok" if places else "warn"
             advice = "" if places else "The library reads it as a tool call. Nothing to do."
-            seen = f"called {requests.TOOL_NAME}, found in {where}"
+            seen = f"called {requests.TOOL_NAME}, {where}"
             return self._finding(name, capture, "messages", seen, status, advice, **details)
         if choice == "auto":
             seen, advice = "answered in prose", "Name the tool with tool_choice if you need the call."
@@ -227,7 +228,7 @@ def got_template(tokens: tuple[int, int] | None, text: str, finish: str | None) 
 
 def is_answer(text: str, finish: str | None) -> bool:
     """Whether a reply answers the question rather than continuing it: with one word, and an end of its own."""
-    return finish != "length" and text.strip(" \n\"'*").startswith(requests.ANSWER) and len(text.split()) <= 6  # noqa: PLR2004 - one word was asked for
+    return finish != "length" and text.strip(" \n\"'*").startswith(requests.ANSWER) and len(text.split()) <= _MOST_WORDS
 
 
 def _answer_seen(completion: Completion) -> str:

@@ -44,7 +44,7 @@ STREAMS = {
     "s10_l33_prompt_stream.sse": ("text completion", None),
     "s20_glm53_reasoning.sse": ("chat", None),
     "s23_qwen38_zero_usage_last.sse": ("chat", "totals, then zeros"),
-    "s26_qwq_2025_cumulative.sse": ("chat", "cumulative"),
+    "s26_qwq_2025_cumulative.sse": ("chat", "cumulative, then totals"),
 }
 
 
