@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from workersai._doctor import shapes
-from workersai._doctor.calls import is_answer
+from workersai._doctor.calls import TextChecks, got_template
 from workersai._doctor.captures import Capture, Recorder
 from workersai._doctor.findings import Check, Finding, Status, finding_from_error, skipped
-from workersai._doctor.requests import BATCH_FORMS, BatchForm, batch_body, has_template
+from workersai._doctor.requests import BATCH_FORMS, MAX_TOKENS, BatchForm, batch_body, has_template
 from workersai.errors import BadRequestError, WorkersAIError
 from workersai.protocol.batch import batch_reply_of, outcome_of
 from workersai.protocol.reply import Asked
@@ -33,11 +33,12 @@ class BatchChecks:
     Args:
         recorder: Sends the requests.
         model: The model that is called.
+        text: The checks of single calls, which know the tokens of a message.
         wait: Seconds that the batches may take together.
     """
 
-    def __init__(self, recorder: Recorder, model: str, wait: float) -> None:
-        self._recorder, self._model, self._wait = recorder, model, wait
+    def __init__(self, recorder: Recorder, model: str, text: TextChecks, wait: float) -> None:
+        self._recorder, self._model, self._text, self._wait = recorder, model, text, wait
 
     def check(self) -> Check:
         """The check, with a row for each form."""
@@ -105,16 +106,22 @@ class BatchChecks:
         shape = shapes.result_shape(responses[0].get("result"))
         counted = shapes.usage_of_result(shapes.result_of_payload(capture.payload))
         prompt, completion = counted[:2] if counted else (None, None)
-        outcome = outcome_of(responses[0], capture.answered(), Asked(self._model, None))
+        outcome = outcome_of(responses[0], capture.answered(), Asked(self._model, MAX_TOKENS))
         if isinstance(outcome, WorkersAIError):
             row = finding_from_error(name, outcome)
             return Finding(name, "fail", row.summary, row.advice, shape=shape, details=row.details)
-        answered = is_answer(outcome.text, outcome.finish_reason)
+        answered = self._is_answered(form, prompt, outcome)
         seen = f"answered: use batch_input={form!r}" if answered else f"continued, not answered{_shown(outcome)}"
         advice = "" if answered else "Use another of these forms for batches of questions."
         status: Status = "ok" if answered else "warn"
         details = {"answered": answered}
         return Finding(name, status, seen, advice, shape, None, prompt, completion, details=details)
+
+    def _is_answered(self, form: BatchForm, prompt_tokens: int | None, outcome: Completion) -> bool:
+        known = self._text.message_tokens
+        # A prompt that brings its template has fewer tokens than a message: the service's template adds a preamble.
+        tokens = None if form == "template" or not prompt_tokens or known is None else (prompt_tokens, known)
+        return got_template(tokens, outcome.text, outcome.finish_reason)
 
     def _send(self, form: BatchForm, body: Mapping[str, Any]) -> Capture:
         return self._recorder.run(_name(form), body, model=self._model, kind="batch", form=form, query=_QUERY)

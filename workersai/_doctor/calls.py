@@ -17,7 +17,7 @@ from workersai.protocol.tools import Offer, offer_of
 from workersai.protocol.values import Completion
 
 _BUSY = 3040
-_MOST_WORDS = 6  # of an answer for which one word was requested
+_SOON = 60  # characters of a text
 _SAME_TOKENS = 3  # a template adds some tens of tokens; the two forms may differ by a beginning-of-text token
 _REPORT = "Report it: run `workersai doctor --save doctor.json` and attach the file."
 
@@ -33,6 +33,11 @@ class TextChecks:
     def __init__(self, recorder: Recorder, model: str) -> None:
         self._recorder, self._model = recorder, model
         self._template_tokens: int | None = None  # of the question as a message
+
+    @property
+    def message_tokens(self) -> int | None:
+        """Tokens of the question as a message, with those of the chat template; None before it was sent."""
+        return self._template_tokens
 
     def checks(self) -> list[Check]:
         """The checks, in their order."""
@@ -227,8 +232,8 @@ def got_template(tokens: tuple[int, int] | None, text: str, finish: str | None) 
 
 
 def is_answer(text: str, finish: str | None) -> bool:
-    """Whether a reply answers the question rather than continuing it: with one word, and an end of its own."""
-    return finish != "length" and text.strip(" \n\"'*").startswith(requests.ANSWER) and len(text.split()) <= _MOST_WORDS
+    """Whether a reply answers the question rather than continuing it: soon, and with an end of its own."""
+    return finish != "length" and requests.ANSWER in text[:_SOON]
 
 
 def _answer_seen(completion: Completion) -> str:

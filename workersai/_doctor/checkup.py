@@ -35,10 +35,11 @@ class Checkup:
     def __init__(self, client: Client, model: str, *, timeout: float, batch_wait: float) -> None:
         self.findings: list[Finding] = []
         self._recorder = Recorder(client, timeout)
+        text = TextChecks(self._recorder, model)
         self._checks: list[Check] = [
             account_check(self._recorder, model),
-            *TextChecks(self._recorder, model).checks(),
-            BatchChecks(self._recorder, model, batch_wait).check(),
+            *text.checks(),
+            BatchChecks(self._recorder, model, text, batch_wait).check(),
             *vector_checks(self._recorder),
         ]
         self._blocked: dict[str, str] = {}  # by model, and "" for all: the row that says why

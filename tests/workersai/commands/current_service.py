@@ -114,8 +114,9 @@ class CurrentService:
                 "model": DEFAULT_MODEL,
             }
         item = self._batches[int(body["request_id"][-1])]
+        result = self._result(item)
         entry = {"id": 0, "success": True, "external_reference": item["external_reference"]}
-        return {"responses": [{**entry, "result": self._result(item)}], "usage": usage(20, 1)}
+        return {"responses": [{**entry, "result": result}], "usage": result["usage"]}
 
 
 def environment(server: RawServer) -> dict[str, str]:
