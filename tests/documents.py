@@ -213,6 +213,9 @@ NOT_RUN: tuple[NotRun, ...] = (
     NotRun(re.compile(r"export "), "the environment of the tests stands for it: it names the local server"),
     NotRun(re.compile(r"npm |curl -N 'http://127.0.0.1:8080"), "tests/workersai/local/test_workerd.py does the same"),
     NotRun(re.compile(r"workersai serve"), "it ends with Ctrl-C; its arguments are checked", check_arguments),
+    NotRun(
+        re.compile(r"workersai doctor"), "it asks first, and takes a minute; its arguments are checked", check_arguments
+    ),
 )
 """Commands that are not run."""
 

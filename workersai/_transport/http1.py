@@ -39,7 +39,7 @@ def request_bytes(request: Request) -> memoryview:
     return memoryview(
         b"".join(
             (
-                _request_line(request.url),
+                _request_line(request),
                 *(f"{name}: {_revealed(value)}\r\n".encode("latin-1") for name, value in request.headers.items()),
                 b"content-length: %d\r\n\r\n" % len(request.content),
                 request.content,
@@ -48,10 +48,11 @@ def request_bytes(request: Request) -> memoryview:
     )
 
 
-def _request_line(url: str) -> bytes:
-    parts = urlsplit(url)
+def _request_line(request: Request) -> bytes:
+    parts = urlsplit(request.url)
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-    return f"POST {target} HTTP/1.1\r\nhost: {parts.netloc}\r\naccept-encoding: gzip, deflate\r\n".encode("ascii")
+    head = f"{request.method} {target} HTTP/1.1\r\nhost: {parts.netloc}\r\naccept-encoding: gzip, deflate\r\n"
+    return head.encode("ascii")
 
 
 def _revealed(value: str | SecretStr) -> str:

@@ -55,7 +55,7 @@ def build_request(
         (name, hide(value) if isinstance(value, SecretStr) else value) for name, value in request.headers.items()
     ]
     built = http.build_request(
-        "POST",
+        request.method,
         request.url,
         headers=httpx.Headers([*headers, ("accept-encoding", "gzip, deflate")]),
         content=request.content,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import SecretStr
 
@@ -44,7 +44,7 @@ _SHORTEST_TOKEN = 8  # characters; a shorter one is none of Cloudflare's, and ma
 
 @dataclass(frozen=True)
 class Request:
-    """An HTTP POST, ready to be sent.
+    """An HTTP request, ready to be sent.
 
     Attributes:
         url: Where to.
@@ -52,6 +52,7 @@ class Request:
         content: The body.
         timeout: Seconds for each wait; None leaves it to the transport.
         max_reply_bytes: The most decoded bytes of the reply.
+        method: The HTTP method. Default: POST, as every call of a model is.
     """
 
     url: str
@@ -59,6 +60,7 @@ class Request:
     content: bytes
     timeout: float | None
     max_reply_bytes: int = DEFAULT_MAX_REPLY_BYTES
+    method: Literal["GET", "POST"] = "POST"
 
     def __repr__(self) -> str:
         return f"Request(url={self.url!r}, content={len(self.content)} bytes)"
