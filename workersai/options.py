@@ -79,8 +79,7 @@ def _checked_at_least_one(value: int | None) -> int | None:
 def _checked_prompt_form(form: PromptForm | None, info: ValidationInfo) -> PromptForm | None:
     if form == "chat" and info.data.get("raw"):
         raise ValueError(
-            "can't be 'chat' with raw=True, which sends a text without the chat template. Leave out prompt_form, or "
-            "raw"
+            "can't be 'chat' with raw=True, which sends a text without the chat template. Leave out prompt_form, or raw"
         )
     return form
 

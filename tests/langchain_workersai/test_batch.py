@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableBinding
 
 from langchain_workersai import ChatWorkersAI
-from tests.support import Serve, connection
+from tests.support import Serve, asked_text, connection
 from workersai import errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, GenerationRequest
@@ -26,7 +26,7 @@ FACES = pytest.mark.parametrize("face", ["sync", "async"])
 
 
 def script(request: GenerationRequest) -> ScriptedAnswer:
-    asked = request.prompt or request.messages[-1].content
+    asked = asked_text(request)
     if request.tools:
         return Answer(tool_calls=(CalledTool("get_weather", {"city": asked}),))
     return Refusal(5004, "no") if asked == "bad" else f"<{asked}>"

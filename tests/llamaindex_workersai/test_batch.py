@@ -19,7 +19,7 @@ from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.events.span import SpanDropEvent
 
 from llamaindex_workersai import WorkersAI
-from tests.support import Serve, connection
+from tests.support import Serve, asked_text, connection
 from workersai import errors
 from workersai.local.engine import GenerationRequest
 from workersai.local.scripted import Refusal, ScriptedAnswer
@@ -29,7 +29,7 @@ FACES = pytest.mark.parametrize("face", ["sync", "async"])
 
 
 def script(request: GenerationRequest) -> ScriptedAnswer:
-    asked = request.prompt or request.messages[-1].content
+    asked = asked_text(request)
     return Refusal(5004, "no") if asked == "bad" else f"<{asked}>"
 
 

@@ -24,7 +24,7 @@ from workersai.batch.values import BatchResult, Progress
 from workersai.costs import CostTracker
 from workersai.errors import BudgetExceededError, WorkersAIError
 from workersai.jobs.parts import Told
-from workersai.protocol.batch import bytes_of, item_of, outcome_of, placed, room
+from workersai.protocol.batch import bytes_of, item_of, most_added_tokens, outcome_of, placed, room
 from workersai.protocol.reply import Asked
 from workersai.protocol.values import Completion, Usage
 
@@ -88,7 +88,7 @@ class Books:
         unfit: list[tuple[Row, WorkersAIError]] = []
         size, cost = 0, 0.0
         money = min((tracker.left for tracker in self.asker.trackers), default=float("inf"))
-        card = self.asker.card
+        card, form = self.asker.card, self.asker.batch_input
         with closing(self.journal.waiting(batched=True)) as rows:
             for row in rows:
                 try:
@@ -96,9 +96,11 @@ class Books:
                 except WorkersAIError as error:  # by another estimate of its tokens than the one that let it pass
                     unfit.append((row, error))
                     continue
-                item = item_of(json.loads(call.request.content), row.reference)
+                body = json.loads(call.request.content)
+                item = item_of(body, row.reference, form)
                 size += bytes_of(item)
-                own = 0.0 if card is None else card.cost_usd(*call.most_tokens)
+                prompt, answer = call.most_tokens
+                own = 0.0 if card is None else card.cost_usd(prompt + most_added_tokens(body, form), answer)
                 if len(items) == most_rows or size > room() or cost + own > money:
                     break
                 items.append(item)

@@ -16,7 +16,8 @@ from workersai.batch.reading import Mode, Reader
 from workersai.batch.results import request_of_row
 from workersai.batch.values import BatchRequest
 from workersai.catalog import SERVICE_MAX_TOKENS
-from workersai.tokens import NO_TOKENS, Tokens, prompt_tokens, tool_tokens
+from workersai.protocol.batch import most_added_tokens
+from workersai.tokens import NO_TOKENS, Tokens, prompt_tokens, raw_tokens, tool_tokens
 
 _AT_ONCE = 500
 
@@ -29,7 +30,7 @@ def estimate(requests: Iterable[BatchRequest], options: dict[str, Any], *, mode:
     """
     client = Client(settings=Settings(account_id="dry-run", api_token="dry-run"))  # noqa: S106 - nothing is sent
     asker = Asker(client.settings, client.prepare, options, options, ())
-    reader = Reader(asker.call, model=asker.model, mode=mode, keep_invalid=False)
+    reader = Reader(asker, mode=mode, keep_invalid=False)
     tokens, most_schemas, most_answers, batched, some = NO_TOKENS, 0, 0, 0, []
 
     def count(some: list[BatchRequest]) -> int:
@@ -37,8 +38,9 @@ def estimate(requests: Iterable[BatchRequest], options: dict[str, Any], *, mode:
         rows, _ = reader.read(some)
         for row in rows:
             body = json.loads(asker.call(request_of_row(row)).request.content)
-            messages = body.get("messages") or [{"role": "user", "content": body["prompt"]}]
-            tokens += prompt_tokens(messages, ())
+            tokens += prompt_tokens(body["messages"], ()) if "messages" in body else raw_tokens(body["prompt"])
+            if row.batched:
+                tokens += Tokens(0, most_added_tokens(body, asker.batch_input), 0)
             if "response_format" in body:  # which the service may write into the prompt, as far as is known
                 most_schemas += tool_tokens(body["response_format"]).most
             most_answers += body.get("max_tokens", SERVICE_MAX_TOKENS)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.support import PATIENCE, Serve, connection
+from tests.support import PATIENCE, Serve, asked_text, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from workersai import AsyncClient, Client, CostTracker, Message, RateLimit, ToolCall, errors
 from workersai.batch import Batch, BatchRequest, BatchResult
@@ -25,7 +25,7 @@ BOTH = pytest.mark.parametrize("mode", ["batch", "calls"])
 
 
 def echo(request: GenerationRequest) -> str:
-    return "you said " + (request.prompt or request.messages[-1].content)
+    return "you said " + asked_text(request)
 
 
 def by_index(results: list[BatchResult]) -> list[BatchResult]:
@@ -107,7 +107,9 @@ def test_a_batch_asks_what_a_call_asks(serve: Serve) -> None:
     assert batches_at(server) == [
         [
             {
-                "prompt": "Be terse.\n\nhi",
+                "prompt": "<|start_header_id|>system<|end_header_id|>\n\nBe terse.<|eot_id|>"
+                "<|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\n",
                 "max_tokens": 9,
                 "temperature": 0.5,
                 "seed": 7,
@@ -210,7 +212,7 @@ def test_a_failed_request_is_a_result_with_its_error_and_can_be_asked_again(
     refusing = True
 
     def script(request: GenerationRequest) -> ScriptedAnswer:
-        return Refusal(5004, "AiError: Invalid data") if refusing and request.prompt == "bad" else echo(request)
+        return Refusal(5004, "AiError: Invalid data") if refusing and asked_text(request) == "bad" else echo(request)
 
     server = serve(script)
     results = by_index(jobs.run(server, ["good", "bad"], mode=mode))
@@ -385,7 +387,7 @@ def test_the_limit_of_the_account_is_kept_by_default(jobs: JobDriver) -> None:
 
 def test_a_sync_job_that_is_left_ends_at_once(serve: Serve) -> None:
     gate = Gate()
-    server = serve(lambda request: "quick" if request.prompt == "0" else Answer("late", hold={0: gate}))
+    server = serve(lambda request: "quick" if asked_text(request) == "0" else Answer("late", hold={0: gate}))
     before = set(threading.enumerate())
     with Client(**connection(server)) as client:
         for result in client.batch(map(str, range(100)), mode="calls", concurrency=4, **QUICK):
@@ -494,7 +496,7 @@ def _stop_once_queued(server: LocalServer, job: Batch) -> None:
 
 
 def test_a_cut_answer_of_a_batch_does_not_pass_for_a_whole_one(serve: Serve) -> None:
-    server = serve(lambda request: "word " * 50 if request.prompt == "long" else "short")
+    server = serve(lambda request: "word " * 50 if asked_text(request) == "long" else "short")
     with Client(**connection(server)) as client:
         results = by_index(list(client.batch(["long", "short"], mode="batch", max_tokens=50, **QUICK)))
     finish = [result.completion.finish_reason for result in results if result.completion]

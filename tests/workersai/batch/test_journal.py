@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import PATIENCE, Serve, connection
+from tests.support import PATIENCE, Serve, asked_text, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from tests.workersai.batch.test_jobs import BOTH, batches_at, by_index, echo
 from workersai import Client, Completion, Message, ToolCall, Trimmed, Usage, errors
@@ -250,7 +250,7 @@ def test_a_full_disk_is_told_and_the_job_goes_on_later(serve: Serve, tmp_path: P
 
 def test_failed_rows_are_asked_again_on_request(jobs: JobDriver, serve: Serve, tmp_path: Path) -> None:
     answers = {"a": Refusal(5004, "no"), "b": Refusal(5004, "no")}
-    server = serve(lambda request: answers.get(str(request.prompt)) or echo(request))
+    server = serve(lambda request: answers.get(asked_text(request)) or echo(request))
     results = jobs.run(server, ["a", "b", "c"], journal=tmp_path / "job")
     assert sum(result.error is not None for result in results) == 2
     del answers["a"]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from tests.support import Serve
+from tests.support import Serve, asked_text
 from tests.workersai.batch.test_jobs import batches_at, calls_at
 from tests.workersai.commands.running import COMMAND, PATIENCE, PLAIN, at_terminal, finished, towards
 from workersai.batch import progress_of
@@ -28,7 +28,7 @@ WHOLE = {"answer_error": "", "answer_finish_reason": "stop"}
 
 
 def script(request: GenerationRequest) -> ScriptedAnswer:
-    asked = request.prompt or request.messages[-1].content
+    asked = asked_text(request)
     if request.json_schema:
         return Answer(object={"mood": "good" if "good" in asked else "bad", "score": 5})
     return Refusal(5004, "no") if "refuse" in asked else f"<{asked}>"
@@ -235,7 +235,7 @@ def interrupted(server: LocalServer, *arguments: object, gate: Gate) -> tuple[in
 
 def test_ctrl_c_leaves_a_job_that_goes_on(serve: Serve, tmp_path: Path) -> None:
     gate = Gate()
-    server = serve(lambda request: Answer(f"<{request.prompt}>", hold={0: gate}))
+    server = serve(lambda request: Answer(f"<{asked_text(request)}>", hold={0: gate}))
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": str(number)} for number in range(20)])
     journal = tmp_path / "out.jsonl.journal"
     arguments = ["run", source, "-o", tmp_path / "out.jsonl", "--concurrency", 3]
@@ -258,7 +258,9 @@ def test_ctrl_c_leaves_a_job_that_goes_on(serve: Serve, tmp_path: Path) -> None:
 
 def test_a_killed_command_goes_on(serve: Serve, tmp_path: Path) -> None:
     gate = Gate()
-    server = serve(lambda request: Answer(f"<{request.prompt}>", hold={0: gate} if request.prompt == "7" else {}))
+    server = serve(
+        lambda request: Answer(f"<{asked_text(request)}>", hold={0: gate} if asked_text(request) == "7" else {})
+    )
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": str(number)} for number in range(9)])
     arguments = ["run", source, "-o", tmp_path / "out.jsonl", "--concurrency", 1]
     with subprocess.Popen([*COMMAND, "batch", *map(str, arguments)], env=environment(server)) as process:  # noqa: S603
