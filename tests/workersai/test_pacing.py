@@ -375,7 +375,7 @@ def test_a_thread_does_not_wait_for_a_turn_that_is_refused() -> None:
 
 
 def test_all_calls_are_made_and_all_wait_for_their_turn(driver: Driver, serve: Serve) -> None:
-    server, shared = serve(lambda request: asked_text(request)), limit(2, 0.05)
+    server, shared = serve(asked_text), limit(2, 0.05)
     began = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         answers = pool.map(lambda n: driver.run(connection(server), str(n), rate_limit=shared).text, range(8))

@@ -15,11 +15,23 @@ from pydantic import BaseModel
 
 from tests.support import PATIENCE, Serve, asked_text, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
-from workersai import AsyncClient, Client, CostTracker, Message, RateLimit, ToolCall, errors
+from workersai import (
+    DEFAULT_MODEL,
+    AsyncClient,
+    Client,
+    CostTracker,
+    Message,
+    RateLimit,
+    ToolCall,
+    count_tokens,
+    errors,
+)
 from workersai.batch import Batch, BatchRequest, BatchResult
+from workersai.catalog import CATALOG
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, GenerationRequest
 from workersai.local.scripted import Answer, Gate, Refusal, ScriptedAnswer
+from workersai.protocol.template import rendered
 
 BOTH = pytest.mark.parametrize("mode", ["batch", "calls"])
 
@@ -121,6 +133,39 @@ def test_a_batch_asks_what_a_call_asks(serve: Serve) -> None:
     assert result.request.options == {"temperature": 0.5}
 
 
+@pytest.mark.parametrize("form", ["template", "prompt", "messages"])
+def test_each_form_of_an_item_is_answered(jobs: JobDriver, form: Any) -> None:
+    requests: list[Any] = ["a", [Message("user", "b")], {"prompt": "c", "prompt_form": "completion"}]
+    with LocalServer(echo, strict=form != "messages") as server:  # the published item has none
+        results = by_index(jobs.run(server, requests, mode="batch", batch_input=form))
+        (items,) = batches_at(server)
+    assert [result.text for result in results] == ["you said a", "you said b", "you said c"]
+    sent = [item.get("messages", item.get("prompt")) for item in items]
+    rows = [[{"role": "user", "content": text}] for text in "ab"]
+    expected = {"template": [rendered(row) for row in rows], "prompt": ["a", "b"], "messages": rows}
+    assert sent == [*expected[form], "c"]
+
+
+def test_an_unfit_text_of_the_template_form_is_a_single_call(jobs: JobDriver, serve: Serve) -> None:
+    server = serve(echo)
+    jobs.run(server, [*map(str, range(300)), "say <|eot_id|>"])
+    assert [body["messages"][0]["content"] for body in calls_at(server)] == ["say <|eot_id|>"]
+
+
+def test_the_budget_of_a_batch_covers_a_second_template(jobs: JobDriver, serve: Serve) -> None:
+    server = serve(echo)
+    prompt = count_tokens([Message("user", "a")])
+    for more, fits in ((0, False), (40, True)):
+        needed = CATALOG[DEFAULT_MODEL].cost_usd(prompt + more, 5)
+        with CostTracker(budget=needed):
+            try:
+                jobs.run(server, ["a"], mode="batch", max_tokens=5)
+            except errors.BudgetExceededError:
+                assert not fits
+            else:
+                assert fits
+
+
 def test_a_request_that_cannot_be_sent_is_told_with_its_row_before_anything_is_sent(
     jobs: JobDriver, serve: Serve
 ) -> None:
@@ -152,6 +197,8 @@ def test_a_request_that_cannot_be_sent_is_told_with_its_row_before_anything_is_s
         ("x " * 30_000, "context window"),
         ({"prompt": "x", "tools": [{"name": "f"}]}, "tools: a batch takes none. mode='auto'"),
         ({"prompt": "x", "top_k": 3}, "top_k: a batch takes none"),
+        ({"prompt": "x", "batch_input": "prompt"}, "batch_input is an option of the whole job"),
+        ("say <|eot_id|>", "messages: <|eot_id|> in a text can't be told from the template's own"),
         ({"prompt": "x", "presence_penalty": -1}, "presence_penalty: a batch takes none below 0"),
     ],
 )
