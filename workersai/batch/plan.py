@@ -18,7 +18,13 @@ from workersai.costs import CostTracker
 from workersai.errors import BadRequestError, BudgetExceededError, ConfigurationError, WorkersAIError
 from workersai.options import call_options
 from workersai.pacing import Limiter, limiter_of_account
-from workersai.protocol.batch import BatchInput, checked_batch_input, poll_request, submit_request
+from workersai.protocol.batch import (
+    BatchInput,
+    checked_batch_input,
+    most_added_tokens,
+    poll_request,
+    submit_request,
+)
 from workersai.protocol.request import json_text
 from workersai.settings import Settings
 
@@ -150,10 +156,18 @@ class Asker:
         """
         return self._paced(self.prepare(request.input, self._options(request.options)))
 
-    def refusal(self, request: BatchRequest) -> BudgetExceededError | None:
-        """Why a budget has no room for a row, or None where all have."""
+    def in_batch(self, call: Call) -> Call:
+        """The single call of a row, with the tokens that the row may take as an item of a batch."""
+        if call.operation != "chat":
+            return call
+        prompt, answer = call.most_tokens
+        return replace(call, most_tokens=(prompt + most_added_tokens(self.batch_input), answer))
+
+    def refusal(self, request: BatchRequest, *, batched: bool) -> BudgetExceededError | None:
+        """Why a budget has no room for a row, or None if all have."""
         try:
-            with self.call(request).meter() as meter:
+            call = self.call(request)
+            with (self.in_batch(call) if batched else call).meter() as meter:
                 meter.unsent = True  # so that what it keeps is given back
         except BudgetExceededError as error:
             return error

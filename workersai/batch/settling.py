@@ -24,7 +24,7 @@ from workersai.batch.values import BatchResult, Progress
 from workersai.costs import CostTracker
 from workersai.errors import BudgetExceededError, WorkersAIError
 from workersai.jobs.parts import Told
-from workersai.protocol.batch import bytes_of, item_of, most_added_tokens, outcome_of, placed, room
+from workersai.protocol.batch import bytes_of, item_of, outcome_of, placed, room
 from workersai.protocol.reply import Asked
 from workersai.protocol.values import Completion, Usage
 
@@ -96,11 +96,9 @@ class Books:
                 except WorkersAIError as error:  # by another estimate of its tokens than the one that let it pass
                     unfit.append((row, error))
                     continue
-                body = json.loads(call.request.content)
-                item = item_of(body, row.reference, form)
+                item = item_of(json.loads(call.request.content), row.reference, form)
                 size += bytes_of(item)
-                prompt, answer = call.most_tokens
-                own = 0.0 if card is None else card.cost_usd(prompt + most_added_tokens(body, form), answer)
+                own = 0.0 if card is None else card.cost_usd(*self.asker.in_batch(call).most_tokens)
                 if len(items) == most_rows or size > room() or cost + own > money:
                     break
                 items.append(item)
@@ -132,7 +130,7 @@ class Books:
         """Why no budget has room for the next row of a batch, or None where there is room now."""
         with closing(self.journal.waiting(batched=True)) as rows:
             row = next(rows, None)
-        return None if row is None else self.asker.refusal(request_of_row(row))
+        return None if row is None else self.asker.refusal(request_of_row(row), batched=True)
 
     def sent(self, part: int, request_id: str) -> None:
         """Notes the id that the service gave a batch."""

@@ -39,8 +39,8 @@ def estimate(requests: Iterable[BatchRequest], options: dict[str, Any], *, mode:
         for row in rows:
             body = json.loads(asker.call(request_of_row(row)).request.content)
             tokens += prompt_tokens(body["messages"], ()) if "messages" in body else raw_tokens(body["prompt"])
-            if row.batched:
-                most_added += most_added_tokens(body, asker.batch_input)
+            if row.batched and "messages" in body:
+                most_added += most_added_tokens(asker.batch_input)
             if "response_format" in body:  # which the service may write into the prompt, as far as is known
                 most_schemas += tool_tokens(body["response_format"]).most
             most_answers += body.get("max_tokens", SERVICE_MAX_TOKENS)

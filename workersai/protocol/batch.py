@@ -116,9 +116,9 @@ def _input_of_item(body: Mapping[str, Any], form: BatchInput) -> dict[str, Any]:
     return {"prompt": rendered(body["messages"]) if form == "template" else prompt_of(body["messages"])}
 
 
-def most_added_tokens(body: Mapping[str, Any], form: BatchInput) -> int:
-    """An upper bound of the prompt tokens that an item has beyond those of the single call."""
-    return _SECOND_TEMPLATE if form == "template" and "messages" in body else 0
+def most_added_tokens(form: BatchInput) -> int:
+    """An upper bound of the prompt tokens that messages have in an item beyond those in a single call."""
+    return _SECOND_TEMPLATE if form == "template" else 0
 
 
 def prompt_of(messages: Sequence[Mapping[str, Any]]) -> str:

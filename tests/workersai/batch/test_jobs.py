@@ -136,7 +136,7 @@ def test_a_batch_asks_what_a_call_asks(serve: Serve) -> None:
 @pytest.mark.parametrize("form", ["template", "prompt", "messages"])
 def test_each_form_of_an_item_is_answered(jobs: JobDriver, form: Any) -> None:
     requests: list[Any] = ["a", [Message("user", "b")], {"prompt": "c", "prompt_form": "completion"}]
-    with LocalServer(echo, strict=form != "messages") as server:  # the published item has none
+    with LocalServer(echo, strict=form != "messages") as server:  # which the published item does not list
         results = by_index(jobs.run(server, requests, mode="batch", batch_input=form))
         (items,) = batches_at(server)
     assert [result.text for result in results] == ["you said a", "you said b", "you said c"]
