@@ -12,7 +12,7 @@ from langchain_core import exceptions as langchain
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.load import dumpd, dumps, load
-from langchain_core.messages import HumanMessage, SystemMessage, trim_messages
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage, trim_messages
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import Generation, LLMResult
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
@@ -529,7 +529,7 @@ def test_a_raw_prompt_is_counted_without_a_template_and_its_markup_as_the_models
     completing = WorkersAILLM(account_id="a", api_token="t", prompt_form="completion")
     assert completing.get_token_ids(prompt) == ids
     assert completing.get_num_tokens(prompt) == 1 + len(ids)
-    asked = [HumanMessage("Hello?")]
+    asked: list[BaseMessage] = [HumanMessage("Hello?")]
     assert completing.get_num_tokens_from_messages(asked) == model.get_num_tokens_from_messages(asked)
 
 

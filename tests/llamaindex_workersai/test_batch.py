@@ -21,6 +21,7 @@ from llama_index_instrumentation.events.span import SpanDropEvent
 from llamaindex_workersai import WorkersAI
 from tests.support import Serve, asked_text, connection
 from workersai import errors
+from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest
 from workersai.local.scripted import Refusal, ScriptedAnswer
 
@@ -52,6 +53,15 @@ def test_prompts_give_completions_and_messages_chat_responses(serve: Serve, face
         assert (first.text, second.message.content) == ("<a>", "<b>")
     (body,) = [record.body for record in server.requests if "requests" in record.body]
     assert [item["max_tokens"] for item in body["requests"]] == [7, 7]
+
+
+@FACES
+def test_the_form_of_batches_is_an_option(face: str) -> None:
+    with LocalServer(script, strict=False) as server:
+        found = batch_api(WorkersAI(**connection(server)), face, ["a"], mode="batch", batch_input="messages")
+        (body,) = [record.body for record in server.requests if "requests" in record.body]
+    assert [response.text for response in found] == ["<a>"]
+    assert body["requests"][0]["messages"] == [{"role": "user", "content": "a"}]
 
 
 @FACES

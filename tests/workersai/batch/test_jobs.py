@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import threading
 import uuid
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from tests.raw_server import raw_server, reply
 from tests.support import PATIENCE, Serve, asked_text, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from workersai import (
@@ -142,7 +144,11 @@ def test_each_form_of_an_item_is_answered(jobs: JobDriver, form: Any) -> None:
     assert [result.text for result in results] == ["you said a", "you said b", "you said c"]
     sent = [item.get("messages", item.get("prompt")) for item in items]
     rows = [[{"role": "user", "content": text}] for text in "ab"]
-    expected = {"template": [rendered(row) for row in rows], "prompt": ["a", "b"], "messages": rows}
+    expected: dict[str, list[Any]] = {
+        "template": [rendered(row) for row in rows],
+        "prompt": ["a", "b"],
+        "messages": rows,
+    }
     assert sent == [*expected[form], "c"]
 
 
@@ -357,6 +363,32 @@ def test_a_service_that_cannot_be_asked_any_more_stops_the_job(jobs: JobDriver) 
     faults = lambda record: "empty:200" if "request_id" in record.body else None  # noqa: E731
     with LocalServer(echo, faults=faults) as server, pytest.raises(errors.ServerError):
         jobs.run(server, ["a"], mode="batch", max_retries=0)
+
+
+def polled(*polls: dict[str, Any]) -> BatchResult:
+    """The result of a job of one row, whose polls have these replies, and from then on the last."""
+    left = list(polls)
+
+    def handle(connected: Any, request: bytes) -> None:
+        is_poll = b'"requests"' not in request
+        told = {"request_id": "r", "status": "queued"} if not is_poll else left.pop(0) if len(left) > 1 else left[0]
+        connected.sendall(reply(json.dumps(told).encode()))
+
+    with raw_server(handle) as server, Client(**server.account) as client:
+        (result,) = client.batch(["a"], mode="batch", **QUICK)
+    return result
+
+
+@pytest.mark.parametrize("name", ["responses", "results"])
+def test_a_batch_without_an_envelope_is_polled_to_its_end(name: str) -> None:
+    done = {"status": "completed", name: [{"id": 0, "success": True, "result": {"response": "yes"}}]}
+    assert polled({"status": "running"}, {"status": "running", name: []}, done).text == "yes"
+
+
+def test_a_batch_that_ends_without_responses_fails_its_rows() -> None:
+    error = polled({"status": "completed"}).error
+    assert isinstance(error, errors.ServerError)
+    assert "'completed', but has no responses" in str(error)
 
 
 class Weather(BaseModel):

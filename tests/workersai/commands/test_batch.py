@@ -22,6 +22,7 @@ from workersai.batch import progress_of
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest
 from workersai.local.scripted import Answer, Gate, Refusal, ScriptedAnswer
+from workersai.protocol.template import rendered
 
 REVIEWS = [{"id": "007", "text": "a good, film", "stars": 4}, {"id": "008", "text": "bad\nfilm", "stars": 1}]
 WHOLE = {"answer_error": "", "answer_finish_reason": "stop"}
@@ -67,6 +68,19 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+@pytest.mark.parametrize("form", ["template", "prompt", "messages"])
+def test_the_form_of_batches_is_an_option_that_a_resumed_job_keeps(tmp_path: Path, form: str) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "one"}])
+    arguments = ["--mode", "batch", "--batch-input", form]
+    with LocalServer(script, strict=False) as server:
+        command(server, "run", source, "-o", tmp_path / "out.jsonl", *arguments)
+        (item,) = next(record.body["requests"] for record in server.requests if "requests" in record.body)
+        command(server, "resume", tmp_path / "out.jsonl.journal")
+    messages = [{"role": "user", "content": "one"}]
+    expected = {"template": rendered(messages), "prompt": "one", "messages": messages}
+    assert item["messages" if form == "messages" else "prompt"] == expected[form]
 
 
 def test_prompts_in_answers_out(serve: Serve, tmp_path: Path) -> None:

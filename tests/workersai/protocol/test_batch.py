@@ -217,7 +217,8 @@ def test_responses_are_found_under_either_name_with_or_without_an_envelope(paylo
 
 @pytest.mark.parametrize("status", ["queued", "running"])
 def test_a_batch_without_an_envelope_is_not_done_before_it_has_responses(status: str) -> None:
-    for more in ({}, {"responses": None}, {"responses": []}):
+    cases: list[dict[str, Any]] = [{}, {"responses": None}, {"responses": []}]
+    for more in cases:
         told = batch_reply_of(json.dumps({"request_id": "r", "status": status, **more}).encode(), HEAD, "m")
         assert (told.status, told.request_id, told.responses, told.lacks_responses) == (status, "r", None, False)
 
