@@ -60,31 +60,35 @@ class CountingLLM(CountingModel, ConnectedModel):
     def get_num_tokens(self, text: str) -> int:
         """The tokens of a text: exact with the extra ``tokens``, otherwise an estimate.
 
-        With ``raw``, the text is taken for a whole prompt: its markup is counted as the model's own tokens, and with
-        it the one that the service may put first.
+        With ``raw`` or ``prompt_form="completion"``, the text is the whole prompt. Its markup is counted as the
+        model's own tokens, and the token that the service may put first is included.
         """
-        return raw_tokens(text).estimate if self._counts_raw else super().get_num_tokens(text)
+        return raw_tokens(text).estimate if self._counts_prompts else super().get_num_tokens(text)
 
     @override
     def get_token_ids(self, text: str) -> list[int]:
-        """The tokens of a text, as the model knows them; with ``raw``, its markup is the model's own tokens.
+        """The tokens of a text, as the model knows them; in a prompt, markup is the model's own tokens.
 
         Raises:
             ImportError: the extra ``tokens`` is not installed.
         """
-        return raw_token_ids(text) if self._counts_raw else super().get_token_ids(text)
+        return raw_token_ids(text) if self._counts_prompts else super().get_token_ids(text)
 
     @override
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """The tokens of the prompt that messages become here: one text, the user's turn unless it is ``raw``."""
+        """The tokens of the prompt that messages become: one text, sent as ``prompt_form`` says."""
         with langchain_errors():
             if tools:
                 raise BadRequestError("tools can't be given to a text model: use ChatWorkersAI.")
         text = ChatPromptValue(messages=messages).to_string()
-        if self.raw or self.custom_get_token_ids is not None:
+        if self._sends_prompts or self.custom_get_token_ids is not None:
             return self.get_num_tokens(text)
         return count_tokens([Message("user", text)])
 
     @property
-    def _counts_raw(self) -> bool:
-        return bool(self.raw) and self.custom_get_token_ids is None
+    def _sends_prompts(self) -> bool:
+        return bool(self.raw) or self.prompt_form == "completion"
+
+    @property
+    def _counts_prompts(self) -> bool:
+        return self._sends_prompts and self.custom_get_token_ids is None

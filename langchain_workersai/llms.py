@@ -1,4 +1,4 @@
-"""WorkersAILLM: the service's Prompt form as a LangChain text model, a text in and a text out."""
+"""WorkersAILLM: Workers AI as a LangChain text model, a text in and a text out."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ class WorkersAILLM(SessionModel, CountingLLM, BatchingModel, BaseLLM):
             for text in llm.stream("Why is the sky blue?"):
                 print(text, end="")
 
-    The service makes the prompt the user's turn of a conversation. With ``raw=True`` it does not, and the prompt holds
-    the model's own markup, as a finetune (``lora``) may want it. For roles, tools and structured output there is
+    The text is sent as the message of a user, which the model answers. With ``prompt_form="completion"`` it is sent as
+    a prompt, and the model continues it. With ``raw=True`` it is also a prompt, which holds the model's own markup, as
+    a finetune may need it. ``lora`` works with each of these. For roles, tools and structured output, use
     :class:`ChatWorkersAI`.
 
     Every setting of a call (:class:`workersai.CallOptions`) is a field here, and a keyword of ``invoke``, ``stream``,

@@ -62,7 +62,10 @@ class WorkersAI(JSONModePredictions, BatchingLLM):
                 print(piece.delta, end="")
 
     Every setting of a call (:class:`workersai.CallOptions`) is a field here, and a keyword of each method, ``model``
-    too. A response's ``raw`` has the model, the finish reason, the request id, the usage, the cost, the tool calls that
+    too. ``complete`` and ``stream_complete`` send the text as the message of a user. With
+    ``prompt_form="completion"``, they send it as a prompt, and the model continues it.
+
+    A response's ``raw`` has the model, the finish reason, the request id, the usage, the cost, the tool calls that
     were dropped, what was left out to fit the window, and what an AI Gateway told (``cache_status``,
     ``gateway_log_id``); ``additional_kwargs`` has the usage as LlamaIndex's counters read it.
 
@@ -146,13 +149,13 @@ class WorkersAI(JSONModePredictions, BatchingLLM):
     @override
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The whole answer to a text, by the service's Prompt form."""
+        """The whole answer to a text, which is sent as ``prompt_form`` says."""
         return completion_response(self._client.run(self._prompt(prompt, formatted=formatted), **self._options(kwargs)))
 
     @override
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The whole answer to a text, by the service's Prompt form."""
+        """The whole answer to a text, which is sent as ``prompt_form`` says."""
         return completion_response(
             await self._async_client.run(self._prompt(prompt, formatted=formatted), **self._options(kwargs))
         )

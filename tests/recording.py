@@ -80,7 +80,7 @@ def _with_wrong_token(client: Client) -> Any:
 TOOL: dict[str, Any] = {"tools": [get_weather], "tool_choice": "get_weather"}
 QUESTION = [Message("system", "Be brief."), Message("user", "What is the capital of France?")]
 EXCHANGES: dict[str, Callable[[Client], Any]] = {
-    "prompt": _whole("The capital of France is"),
+    "prompt": _whole("The capital of France is", prompt_form="completion"),
     "messages": _whole(QUESTION),
     "stream": _streamed(QUESTION),
     "tool-call": _whole("What is the weather in Paris?", **TOOL),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +32,24 @@ ServeLengths = Callable[[Faults | None], LocalServer]
 def connection(server: LocalServer) -> dict[str, Any]:
     """The arguments that point a client or a model at the server."""
     return {**server.connection}
+
+
+_LAST_TURN = re.compile(
+    r".*<\|end_header_id\|>\n\n(.*)<\|eot_id\|><\|start_header_id\|>assistant<\|end_header_id\|>\n\n", re.DOTALL
+)
+
+
+def asked_text(request: GenerationRequest) -> str:
+    """The last text that a request asks, whether it is a message, a prompt, or a prompt in Llama's chat template."""
+    text = request.messages[-1].content if request.prompt is None else request.prompt
+    turn = _LAST_TURN.fullmatch(text)
+    return turn[1] if turn else text
+
+
+def asked_text_of(body: Mapping[str, Any]) -> str:
+    """The same from the body of a single call."""
+    text: str = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
+    return text
 
 
 def request_of(

@@ -87,7 +87,7 @@ def test_every_face_replays_the_same_exchange() -> None:
         assert asyncio.run(run()) == expected
         assert chat.invoke(asked).text == expected
     with cassette("prompt"):
-        assert llm.complete("The capital of France is").text == completion_of("prompt").text
+        assert llm.complete("The capital of France is", prompt_form="completion").text == completion_of("prompt").text
 
 
 def test_a_request_is_only_matched_with_the_headers_that_matter() -> None:

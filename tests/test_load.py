@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import PATIENCE, connection
+from tests.support import PATIENCE, asked_text, asked_text_of, connection
 from workersai import AsyncClient, Client, _cleanup, retries
 from workersai.errors import WorkersAIError
 from workersai.local import LocalServer, RequestRecord
@@ -40,14 +40,14 @@ def faulty() -> LocalServer:
     begun: set[int] = set()
 
     def fault(record: RequestRecord) -> str | None:
-        index = int(record.body["prompt"])
+        index = int(asked_text_of(record.body))
         fault = None if index in begun else fault_of(index)
         if fault is not None:
             begun.add(index)
         return fault
 
     def echo(request: GenerationRequest) -> str:
-        return f"answer to {request.prompt}"
+        return f"answer to {asked_text(request)}"
 
     return LocalServer(echo, faults=fault)
 

@@ -55,14 +55,16 @@ class Client(RetrievalClient):
     awaits = False
 
     def run(self, model_input: Input, /, **options: Unpack[RunOptions]) -> Completion:
-        """The whole answer to a text (the service's Prompt form) or to messages.
+        """The whole answer to a text or to messages.
 
         Args:
-            model_input: A text, or messages (:class:`~workersai.Message`, or dicts with role and content).
+            model_input: A text, or messages (:class:`~workersai.Message`, or dicts with role and content). A text is
+                sent as the message of a user. With ``prompt_form="completion"`` it is sent as a prompt, and the model
+                continues it.
             **options: Those of :class:`~workersai.CallOptions`, and:
 
                 ``tools``: what the model may call: functions, Pydantic classes, TypedDicts, :class:`~workersai.Tool`,
-                or dicts in OpenAI's shape. A text is sent as a message then.
+                or dicts in OpenAI's shape.
 
                 ``tool_choice``: ``"auto"`` (as by default, the model chooses), ``"none"``, ``"required"`` (or
                 ``"any"``, or True), or a tool's name. The service enforces a call of a named tool, or of the only

@@ -20,6 +20,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
 )
 
@@ -75,6 +76,14 @@ def _checked_at_least_one(value: int | None) -> int | None:
     return value
 
 
+def _checked_prompt_form(form: PromptForm | None, info: ValidationInfo) -> PromptForm | None:
+    if form == "chat" and info.data.get("raw"):
+        raise ValueError(
+            "can't be 'chat' with raw=True, which sends a text without the chat template. Leave out prompt_form, or raw"
+        )
+    return form
+
+
 def _checked_stop(stop: str | Sequence[str] | None) -> list[str] | None:
     if stop is None:
         return None
@@ -83,6 +92,9 @@ def _checked_stop(stop: str | Sequence[str] | None) -> list[str] | None:
         raise ValueError("must not hold an empty string, which every text begins with")
     return stops
 
+
+PromptForm = Literal["chat", "completion"]
+"""How a text is sent: as the message of a user, or as a prompt that the model continues."""
 
 _HeaderValue = Annotated[str | None, AfterValidator(checked_header_value)]
 _GivenGateway = Annotated[
@@ -199,7 +211,18 @@ class CallOptions(RequestOptions):
     """A finetune's id or name."""
 
     raw: bool | None = None
-    """True: the service applies no chat template, and the prompt holds the model's own markup."""
+    """True: the service applies no chat template, and a text holds the model's own markup.
+
+    A text is sent as a prompt then, as with ``prompt_form="completion"``.
+    """
+
+    prompt_form: Annotated[PromptForm | None, AfterValidator(_checked_prompt_form)] = None
+    """How a text is sent. Default: ``"chat"``; with ``raw=True``, ``"completion"``.
+
+    ``"chat"``: as the message of a user, which the model answers. ``"completion"``: in the service's Prompt form. The
+    model then continues the text, because the service applies no chat template to a prompt (wire page, "Requests").
+    Tools need ``"chat"``. Lists of messages are sent as messages in either form.
+    """
 
 
 class SharedOptions(TypedDict, total=False):
@@ -232,6 +255,7 @@ class Options(SharedOptions, total=False):
     stop: str | Sequence[str] | None
     lora: str | None
     raw: bool | None
+    prompt_form: PromptForm | None
 
 
 OptionsT = TypeVar("OptionsT", bound=RequestOptions)

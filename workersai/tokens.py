@@ -28,7 +28,7 @@ from typing import Any
 from workersai.errors import BadRequestError
 from workersai.protocol.estimate import estimate_tokens
 from workersai.protocol.request import Input, messages_to_wire
-from workersai.protocol.template import frame_tokens, tool_text, turn_text, turn_tokens
+from workersai.protocol.template import MARKUP, frame_tokens, tool_text, turn_text, turn_tokens
 from workersai.protocol.token_bounds import fewest_tokens, most_tokens
 from workersai.protocol.tools import ToolLike, offer_of
 
@@ -40,11 +40,6 @@ _HINT = (
 )
 # Meta's tokenizer splits texts and runs of letters or blanks that are longer than this before it encodes them.
 _LONGEST_TEXT, _LONGEST_RUN = 400_000, 25_000
-# The model's own tokens, as a raw prompt holds them.
-_MARKUP = re.compile(
-    r"<\|(?:begin_of_text|end_of_text|start_header_id|end_header_id|eot_id|eom_id|python_tag|finetune_right_pad_id"
-    r"|image|step_id|reserved_special_token_(?:0|[1-9][0-9]{0,2}))\|>"
-)
 _MOST_REMEMBERED = 50_000
 _counted: dict[tuple[int, int], Tokens] = {}
 
@@ -136,8 +131,8 @@ def raw_tokens(prompt: str) -> Tokens:
     if counts_exactly():
         own = Tokens.exactly(len(raw_token_ids(prompt)))
     else:
-        markup = Tokens.exactly(len(_MARKUP.findall(prompt)))
-        own = sum(map(text_tokens, _MARKUP.split(prompt)), markup)
+        markup = Tokens.exactly(len(MARKUP.findall(prompt)))
+        own = sum(map(text_tokens, MARKUP.split(prompt)), markup)
     return own + Tokens(0, 1, 1)
 
 

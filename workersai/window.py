@@ -62,11 +62,10 @@ def fitted(given: InputBody, tools: Tools, options: CallOptions, *, counted: boo
         return Fitted(body, options.max_tokens or options.default_max_tokens, 0)
     default = options.default_max_tokens or DEFAULT_MAX_TOKENS
     wanted = options.max_tokens or default
-    raw = bool(options.raw) and "prompt" in body
-    most = 1 + _bytes(body["prompt"]) if raw else most_by_bytes(body, tools)
+    most = most_by_bytes(body, tools)
     if most + wanted <= card.context_window and not counted:
         return Fitted(body, wanted, most)
-    prompt = _Prompt(given, tools, raw=raw)
+    prompt = _Prompt(given, tools)
     if options.on_overflow == "trim":
         # More than half of it would be no room for a history any more.
         room = options.max_tokens or min(default, card.context_window // 2)
@@ -79,7 +78,9 @@ def fitted(given: InputBody, tools: Tools, options: CallOptions, *, counted: boo
 
 def most_by_bytes(body: Body, tools: Tools) -> int:
     """A quick upper bound of the prompt's tokens, which holds for every text: each token has at least one byte."""
-    messages = _messages(body)
+    if "prompt" in body:
+        return 1 + _bytes(body["prompt"])  # the service may put one token first
+    messages = body["messages"]
     texts = [*map(turn_text, messages), *map(tool_text, tools)]
     own = frame_tokens(messages[0], tools=bool(tools)) + sum(map(turn_tokens, messages))
     return own + sum(map(_bytes, texts))
@@ -100,34 +101,30 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
-def _messages(body: Body) -> Sequence[Mapping[str, Any]]:
-    # The service makes a prompt the user's turn of a conversation, unless it is raw.
-    messages: Sequence[Mapping[str, Any]] | None = body.get("messages")
-    return [{"role": "user", "content": body["prompt"]}] if messages is None else messages
-
-
 class _Prompt:
     """A prompt that may be too long, with what has been left out of it."""
 
-    def __init__(self, given: InputBody, tools: Tools, *, raw: bool) -> None:
+    def __init__(self, given: InputBody, tools: Tools) -> None:
         self.body: Body = given.wire
         self.given = given
         self.tools = tools
-        self.messages = _messages(given.wire)
+        self.messages: Sequence[Mapping[str, Any]] = given.wire.get("messages", ())
         self.sizes = dict(enumerate(map(message_tokens, self.messages)))  # of those that are kept, by their index
         self.trimmed: Trimmed | None = None
         self._first = 0  # of those that are kept; the first key of a dict takes ever longer as its keys go
-        self._raw = raw_tokens(given.wire["prompt"]) if raw else None
+        self._text = raw_tokens(given.wire["prompt"]) if "prompt" in given.wire else None
         self._tools = sum(map(tool_tokens, tools), NO_TOKENS)
         self._turns = sum(self.sizes.values(), NO_TOKENS)
 
     @property
     def tokens(self) -> Tokens:
         """Of all that is kept."""
+        if self._text is not None:
+            return self._text
         while self._first not in self.sizes:
             self._first += 1
         own = frame_tokens(self.messages[self._first], tools=bool(self.tools))
-        return self._raw or self._turns + self._tools + Tokens.exactly(own)
+        return self._turns + self._tools + Tokens.exactly(own)
 
     def trim(self, limit: int) -> None:
         """Leaves out the oldest turns, until surely no more than so many tokens remain, or none can go."""
@@ -180,7 +177,7 @@ def _largest(prompt: _Prompt) -> str:
     """Where the tokens are: what to look at first."""
     offered = sum(tool_tokens(tool).fewest for tool in prompt.tools)
     tools = f"The definitions of the tools are {offered:,} of them. " if offered else ""
-    if "prompt" in prompt.body:
+    if len(prompt.messages) <= 1:  # which is the prompt
         return tools
     index = max(prompt.sizes, key=lambda index: prompt.sizes[index].fewest)
     role, size = prompt.messages[index]["role"], prompt.sizes[index].fewest

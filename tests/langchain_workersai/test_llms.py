@@ -12,7 +12,7 @@ from langchain_core import exceptions as langchain
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.load import dumpd, dumps, load
-from langchain_core.messages import HumanMessage, SystemMessage, trim_messages
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage, trim_messages
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import Generation, LLMResult
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
@@ -21,11 +21,12 @@ from pydantic import SecretStr, ValidationError
 
 from langchain_workersai import ChatWorkersAI, WorkersAILLM
 from tests.langchain_workersai.face import Face
-from tests.support import PATIENCE, Serve, connection
+from tests.support import PATIENCE, Serve, asked_text, asked_text_of, connection
 from workersai import DEFAULT_MODEL, CostTracker, RateLimit, count_tokens, errors
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest, RawReply, Usage
 from workersai.local.scripted import Answer, Gate, Refusal, ScriptedAnswer, ScriptedEngine
+from workersai.protocol.template import rendered
 
 PIECES = ["It ", "is ", "sunny."]
 SUNNY = "It is sunny."
@@ -42,7 +43,7 @@ def sunny(_: GenerationRequest) -> Answer:
 
 
 def echo(request: GenerationRequest) -> ScriptedAnswer:
-    return Refusal(5004, "no", 400) if request.prompt == "bad" else f"<{request.prompt}>"
+    return Refusal(5004, "no", 400) if asked_text(request) == "bad" else f"<{asked_text(request)}>"
 
 
 def text_model(server: LocalServer, **fields: Any) -> WorkersAILLM:
@@ -75,11 +76,14 @@ class Seen(BaseCallbackHandler):
         self.retries.append(retry_state.attempt_number)
 
 
-def test_a_prompt_is_sent_in_the_prompt_form_and_answered_with_its_text(face: Face, serve: Serve) -> None:
+@pytest.mark.parametrize("form", [None, "chat", "completion"])
+def test_a_text_is_answered_with_a_text(face: Face, serve: Serve, form: Any) -> None:
     server = serve(sunny)
-    assert face.whole(text_model(server), "How is the weather?") == SUNNY
-    assert "".join(face.pieces(text_model(server), "How is the weather?")) == SUNNY
-    body = {"prompt": "How is the weather?", "max_tokens": 4096}
+    model = text_model(server, prompt_form=form)
+    assert face.whole(model, "How is the weather?") == SUNNY
+    assert "".join(face.pieces(model, "How is the weather?")) == SUNNY
+    message = {"messages": [{"role": "user", "content": "How is the weather?"}]}
+    body = (message if form != "completion" else {"prompt": "How is the weather?"}) | {"max_tokens": 4096}
     assert [record.body for record in server.requests] == [body, body | {"stream": True}]
 
 
@@ -91,12 +95,13 @@ def test_every_setting_is_a_field_and_a_keyword_of_one_call(face: Face, serve: S
     face.pieces(model.bind(top_p=0.5, raw=True), "hi")
     face.many(model.bind(top_p=0.5), ["hi"], seed=4)
     whole, changed, streamed, batched = server.requests
-    fields = {"prompt": "hi", "max_tokens": 9, "options": {"rejectIfBusy": True}}
+    fields = {"max_tokens": 9, "options": {"rejectIfBusy": True}}
+    prompt, fields = {"prompt": "hi", **fields}, {"messages": [{"role": "user", "content": "hi"}], **fields}
     top_k = {"top_k": 5}
     assert whole.body == fields | top_k | {"temperature": 0.1}
     assert changed.body == fields | {"temperature": 0.9, "seed": 3}
     assert changed.headers["x-session-affinity"] == "s"
-    assert streamed.body == fields | top_k | {"temperature": 0.1, "top_p": 0.5, "raw": True, "stream": True}
+    assert streamed.body == prompt | top_k | {"temperature": 0.1, "top_p": 0.5, "raw": True, "stream": True}
     assert batched.body == fields | top_k | {"temperature": 0.1, "top_p": 0.5, "seed": 4}
 
 
@@ -146,7 +151,7 @@ class Crowd:
         elif not grown:
             gate.open()
         usage = Usage(prompt_tokens=5, completion_tokens=2)
-        return Answer(pieces=self._pieces(request.prompt or ""), hold={0: gate}, usage=usage)
+        return Answer(pieces=self._pieces(asked_text(request)), hold={0: gate}, usage=usage)
 
     def _pieces(self, prompt: str) -> Iterator[str]:
         yield f"<{prompt}>"
@@ -203,7 +208,7 @@ async def test_the_other_prompts_of_a_failed_generate_are_hung_up(serve: Serve) 
     asked, never = Gate(), Gate()
 
     def script(request: GenerationRequest) -> Answer:
-        if request.prompt == "bad":
+        if asked_text(request) == "bad":
             return Answer(pieces=[], hold={0: asked}, failure=Refusal(5004, "no", 400))
         asked.open()
         return Answer("late", hold={0: never})
@@ -211,7 +216,7 @@ async def test_the_other_prompts_of_a_failed_generate_are_hung_up(serve: Serve) 
     server = serve(script)
     with pytest.raises(langchain.ModelInvalidRequestError):
         await text_model(server, timeout=PATIENCE, max_retries=0).agenerate(["long", "bad"])
-    (long,) = [record for record in server.requests if record.body["prompt"] == "long"]
+    (long,) = [record for record in server.requests if asked_text_of(record.body) == "long"]
     assert await asyncio.to_thread(long.wait) == "disconnected"
 
 
@@ -521,6 +526,16 @@ def test_a_raw_prompt_is_counted_without_a_template_and_its_markup_as_the_models
     assert ids == [128000, 128006, 882, 128007, 271, 9906, 11, 1917, 0, 128009, 128006, 78191, 128007, 271]
     assert model.get_num_tokens(prompt) == 1 + len(ids)
     assert model.get_num_tokens_from_messages([HumanMessage("Hello?")]) == model.get_num_tokens("Human: Hello?")
+    completing = WorkersAILLM(account_id="a", api_token="t", prompt_form="completion")
+    assert completing.get_token_ids(prompt) == ids
+    assert completing.get_num_tokens(prompt) == 1 + len(ids)
+    asked: list[BaseMessage] = [HumanMessage("Hello?")]
+    assert completing.get_num_tokens_from_messages(asked) == model.get_num_tokens_from_messages(asked)
+
+
+def test_raw_contradicts_the_chat_form() -> None:
+    with pytest.raises(ValidationError, match="can't be 'chat' with raw=True"):
+        WorkersAILLM(account_id="a", api_token="t", raw=True, prompt_form="chat")
 
 
 @pytest.mark.parametrize("kind", [ChatWorkersAI, WorkersAILLM])
@@ -541,7 +556,8 @@ def test_bulk_work_goes_by_the_batch_api_with_texts_in_and_texts_out(face: Face,
     assert answers[:2] == ["<a>", "<Human: b>"]
     assert isinstance(answers[2], langchain.ModelInvalidRequestError)
     (body,) = [record.body for record in server.requests if "requests" in record.body]
-    assert [(item["prompt"], item["seed"]) for item in body["requests"]] == [("a", 3), ("Human: b", 3), ("bad", 3)]
+    turns = [rendered([{"role": "user", "content": text}]) for text in ("a", "Human: b", "bad")]
+    assert [(item["prompt"], item["seed"]) for item in body["requests"]] == [(turn, 3) for turn in turns]
     assert [prompt for prompt, _ in seen.started] == ["a", "Human: b", "bad"]
     assert {kwargs["invocation_params"]["seed"] for _, kwargs in seen.started} == {3}
     assert sorted(result.generations[0][0].text for result in seen.results) == ["<Human: b>", "<a>"]

@@ -19,8 +19,9 @@ from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.events.span import SpanDropEvent
 
 from llamaindex_workersai import WorkersAI
-from tests.support import Serve, connection
+from tests.support import Serve, asked_text, connection
 from workersai import errors
+from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest
 from workersai.local.scripted import Refusal, ScriptedAnswer
 
@@ -29,7 +30,7 @@ FACES = pytest.mark.parametrize("face", ["sync", "async"])
 
 
 def script(request: GenerationRequest) -> ScriptedAnswer:
-    asked = request.prompt or request.messages[-1].content
+    asked = asked_text(request)
     return Refusal(5004, "no") if asked == "bad" else f"<{asked}>"
 
 
@@ -52,6 +53,15 @@ def test_prompts_give_completions_and_messages_chat_responses(serve: Serve, face
         assert (first.text, second.message.content) == ("<a>", "<b>")
     (body,) = [record.body for record in server.requests if "requests" in record.body]
     assert [item["max_tokens"] for item in body["requests"]] == [7, 7]
+
+
+@FACES
+def test_the_form_of_batches_is_an_option(face: str) -> None:
+    with LocalServer(script, strict=False) as server:
+        found = batch_api(WorkersAI(**connection(server)), face, ["a"], mode="batch", batch_input="messages")
+        (body,) = [record.body for record in server.requests if "requests" in record.body]
+    assert [response.text for response in found] == ["<a>"]
+    assert body["requests"][0]["messages"] == [{"role": "user", "content": "a"}]
 
 
 @FACES

@@ -66,14 +66,19 @@ def test_a_stream_grows_to_the_answer(face: Face, serve: Serve, method: str, giv
     assert responses[-1].raw["finish_reason"] == "stop"
 
 
-def test_chat_sends_messages_and_complete_sends_the_prompt_form(face: Face, serve: Serve) -> None:
+def test_chat_sends_messages_and_complete_one_message_or_a_prompt(face: Face, serve: Serve) -> None:
     server = serve(sunny)
     llm = model(server)
     face.whole(llm, "chat", [ChatMessage("Be brief.", role="system"), ChatMessage("hi")])
     face.whole(llm, "complete", "hi")
     face.pieces(llm, "complete", "hi")
+    face.whole(llm, "complete", "hi", prompt_form="completion")
+    face.pieces(model(server, prompt_form="completion"), "complete", "hi")
+    hi = {"messages": [{"role": "user", "content": "hi"}], **ROOM}
     assert [record.body for record in server.requests] == [
         {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}], **ROOM},
+        hi,
+        hi | {"stream": True},
         {"prompt": "hi", **ROOM},
         {"prompt": "hi", "stream": True, **ROOM},
     ]
@@ -85,8 +90,9 @@ def test_every_setting_is_a_field_and_a_keyword_of_one_call(face: Face, serve: S
     face.whole(llm, "complete", "hi", temperature=0.9, seed=3)
     face.pieces(llm, "chat", HI, max_tokens=None, session_affinity="s")
     first, second = server.requests
-    assert first.body == {"prompt": "hi", "temperature": 0.9, "max_tokens": 9, "seed": 3}
-    assert second.body == {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.1, "stream": True, **ROOM}
+    hi = {"messages": [{"role": "user", "content": "hi"}]}
+    assert first.body == {**hi, "temperature": 0.9, "max_tokens": 9, "seed": 3}
+    assert second.body == {**hi, "temperature": 0.1, "stream": True, **ROOM}
     assert second.headers["x-session-affinity"] == "s"
 
 
@@ -233,7 +239,7 @@ def test_a_prompt_is_formatted_by_the_models_own_function_unless_it_is(serve: Se
     llm = model(server, completion_to_prompt=lambda prompt: f"<<{prompt}>>")
     llm.complete("hi")
     llm.complete("hi", formatted=True)
-    assert [record.body["prompt"] for record in server.requests] == ["<<hi>>", "hi"]
+    assert [record.body["messages"][0]["content"] for record in server.requests] == ["<<hi>>", "hi"]
 
 
 def test_it_can_be_the_llm_of_all_of_llamaindex(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import PATIENCE, Driver, Serve, connection, outcome_in_time
+from tests.support import PATIENCE, Driver, Serve, asked_text, connection, outcome_in_time
 from workersai import AsyncClient, Client, Message, Usage, errors
 from workersai.local.engine import CalledTool, RawReply
 from workersai.local.scripted import Answer, Gate, Refusal
@@ -38,7 +38,16 @@ def test_a_run_gives_the_whole_answer(driver: Driver, serve: Serve) -> None:
     (record,) = server.requests
     assert record.body == {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.5, "max_tokens": 4096}
     assert driver.run(connection(server), "a prompt").text == "Hello world"
-    assert server.requests[-1].body == {"prompt": "a prompt", "max_tokens": 4096}
+    assert server.requests[-1].body == {"messages": [{"role": "user", "content": "a prompt"}], "max_tokens": 4096}
+
+
+def test_a_text_is_a_prompt_in_the_completion_form(driver: Driver, serve: Serve) -> None:
+    server = serve(lambda _: "Hello world")
+    settings = {**connection(server), "prompt_form": "completion"}
+    assert driver.run(settings, "a prompt").text == "Hello world"
+    assert "".join(delta.text for delta in driver.stream(settings, "a prompt")) == "Hello world"
+    body = {"prompt": "a prompt", "max_tokens": 4096}
+    assert [record.body for record in server.requests] == [body, body | {"stream": True}]
 
 
 def test_a_stream_gives_the_answer_in_pieces(driver: Driver, serve: Serve) -> None:
@@ -259,13 +268,13 @@ def test_a_clients_defaults_hold_for_each_call_that_says_nothing_else(driver: Dr
     driver.run(settings, "a")
     driver.run(settings, "b", temperature=0.9, max_tokens=None)
     assert [record.body for record in server.requests] == [
-        {"prompt": "a", "temperature": 0.1, "max_tokens": 5},
-        {"prompt": "b", "temperature": 0.9, "max_tokens": 4096},
+        {"messages": [{"role": "user", "content": "a"}], "temperature": 0.1, "max_tokens": 5},
+        {"messages": [{"role": "user", "content": "b"}], "temperature": 0.9, "max_tokens": 4096},
     ]
 
 
 def test_one_client_serves_many_threads_over_one_pool(serve: Serve) -> None:
-    server = serve(lambda request: f"you said {request.prompt}")
+    server = serve(lambda request: f"you said {asked_text(request)}")
     answers: dict[int, str] = {}
     with Client(**connection(server)) as client:
 
@@ -343,7 +352,7 @@ def test_an_unclosed_client_leaves_no_warning_behind(serve: Serve) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_makes_connections_of_its_own(serve: Serve) -> None:
-    server = serve(lambda request: f"you said {request.prompt}")
+    server = serve(lambda request: f"you said {asked_text(request)}")
     asynchronous = AsyncClient(**connection(server))
 
     async def answers(asked: str) -> list[str]:

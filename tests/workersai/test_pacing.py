@@ -26,7 +26,7 @@ from langchain_core.load import dumps
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
 from tests.counting import operations
-from tests.support import PATIENCE, Driver, Serve, connection
+from tests.support import PATIENCE, Driver, Serve, asked_text, connection
 from workersai import AsyncClient, CallOptions, Client, RateLimit, pacing
 from workersai import waiting as waiting_module
 from workersai.errors import APITimeoutError, BadRequestError, ConfigurationError
@@ -375,7 +375,7 @@ def test_a_thread_does_not_wait_for_a_turn_that_is_refused() -> None:
 
 
 def test_all_calls_are_made_and_all_wait_for_their_turn(driver: Driver, serve: Serve) -> None:
-    server, shared = serve(lambda request: request.prompt or "?"), limit(2, 0.05)
+    server, shared = serve(asked_text), limit(2, 0.05)
     began = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         answers = pool.map(lambda n: driver.run(connection(server), str(n), rate_limit=shared).text, range(8))

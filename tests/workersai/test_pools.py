@@ -186,7 +186,7 @@ def test_a_long_body_arrives_whole(driver: Driver, serve: Serve) -> None:
     prompt = os.urandom(300_000).hex()
     with pytest.raises(ModelNotFoundError):  # one whose window is not known
         driver.run(connection(server), prompt, model="@cf/a/model")
-    assert server.requests[0].body["prompt"] == prompt
+    assert server.requests[0].body["messages"][0]["content"] == prompt
 
 
 @contextlib.contextmanager
@@ -215,7 +215,7 @@ def test_a_request_is_one_packet(driver: Driver) -> None:
     received: list[bytes] = []
     with answering(b"", WHOLE, received) as settings:
         assert driver.run(settings, "hi").text == "ok"
-    assert received[0].endswith(b'{"prompt":"hi","max_tokens":4096}')
+    assert received[0].endswith(b'{"messages":[{"role":"user","content":"hi"}],"max_tokens":4096}')
 
 
 @pytest.mark.parametrize("streamed", [True, False])

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.documents import examples_with
-from tests.support import Serve, connection
+from tests.support import Serve, asked_text, asked_text_of, connection
 from tests.workersai.ray_jobs import OUTCOME
 from workersai import RateLimit, Settings
 from workersai.errors import (
@@ -48,11 +48,11 @@ NEW = {
 
 
 def echo(request: GenerationRequest) -> str:
-    return f"answer to {request.prompt}"
+    return f"answer to {asked_text(request)}"
 
 
 def refused(record: RequestRecord) -> str | None:
-    return "5006" if "bad" in record.body["prompt"] else None
+    return "5006" if "bad" in asked_text_of(record.body) else None
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ arrivals: list[tuple[str, float]] = []
 
 
 def arrived(request: GenerationRequest) -> str:
-    arrivals.append((request.prompt or "", time.monotonic()))
+    arrivals.append((asked_text(request), time.monotonic()))
     return echo(request)
 
 
@@ -304,7 +304,7 @@ def test_no_row_is_lost_or_doubled_when_a_worker_is_killed(cluster: Cluster, tmp
     assert tuple(errors) == bad
     assert all(error.startswith("BadRequestError: AiError: Bad input") for error in errors.values())
 
-    asked = [record.body["prompt"] for record in cluster.server.requests]
+    asked = [asked_text_of(record.body) for record in cluster.server.requests]
     assert set(prompts) <= set(asked)
     assert len(asked) > 400, "what the killed worker had not handed on was asked once more"
 
@@ -346,5 +346,5 @@ def test_who_waits_no_longer_leaves_the_line(cluster: Cluster) -> None:
 def test_the_example_of_the_documentation_runs(cluster: Cluster) -> None:
     (example,) = examples_with("import ray\n")
     assert cluster.do("run", example=example) == "done"
-    asked = [record.body["prompt"] for record in cluster.server.requests if record.body]  # none of a wrong token's
+    asked = [asked_text_of(record.body) for record in cluster.server.requests if record.body]  # none of a wrong token's
     assert sum("Never again." in prompt for prompt in asked) == sum("A joy!" in prompt for prompt in asked) == 1

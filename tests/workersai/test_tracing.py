@@ -122,7 +122,11 @@ def test_a_call_is_a_span_by_the_conventions(driver: Driver, serve: Serve, colle
 
 @pytest.mark.parametrize(
     ("model_input", "options", "operation"),
-    [("hi", {}, "text_completion"), ([Message("user", "hi")], {}, "chat")],
+    [
+        ("hi", {}, "chat"),
+        ("hi", {"prompt_form": "completion"}, "text_completion"),
+        ([Message("user", "hi")], {}, "chat"),
+    ],
 )
 def test_a_stream_tells_the_time_to_its_first_piece(
     driver: Driver, serve: Serve, collected: Collected, model_input: Any, options: dict[str, Any], operation: str
@@ -385,7 +389,7 @@ def test_metrics_count_seconds_and_tokens(serve: Serve, collected: Collected) ->
             client.run("hi")
     metrics = collected.metrics()
     (seconds,) = metrics["gen_ai.client.operation.duration"]
-    assert (seconds.count, seconds.attributes["gen_ai.operation.name"]) == (2, "text_completion")
+    assert (seconds.count, seconds.attributes["gen_ai.operation.name"]) == (2, "chat")
     tokens = {point.attributes["gen_ai.token.type"]: point.sum for point in metrics["gen_ai.client.token.usage"]}
     assert tokens == {"input": 24, "output": 6}
 

@@ -138,8 +138,15 @@ def test_a_raw_prompt_is_counted_as_it_is(driver: Driver, serve: Serve) -> None:
     driver.run(connection(server), f"{markup}{text_of(20_990)}", raw=True)
     own = 1 + 4 + count_tokens("user") + count_tokens("\n\nhi")
     assert server.requests[0].body["max_tokens"] == WINDOW - own - 20_990
+    driver.run(connection(server), f"{markup}{text_of(20_990)}", prompt_form="completion")
+    assert server.requests[1].body["max_tokens"] == WINDOW - own - 20_990
     with pytest.raises(ContextWindowExceededError):
         driver.run(connection(server), "x" + "\t" * 400_000, raw=True)  # which the template would strip
+
+
+def test_an_overflow_of_one_message_does_not_name_it(driver: Driver, serve: Serve) -> None:
+    with pytest.raises(ContextWindowExceededError, match=r"which is 24,000\. Shorten it"):
+        driver.run(connection(serve("never")), text_of(30_000))
 
 
 def test_send_lets_the_service_decide_and_its_refusal_is_the_same_error(driver: Driver, serve: Serve) -> None:

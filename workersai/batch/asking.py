@@ -16,6 +16,7 @@ from workersai.calls import BaseClient, RunOptions
 from workersai.checks import shown
 from workersai.costs import trackers_here
 from workersai.errors import BadRequestError
+from workersai.protocol.batch import BatchInput
 
 
 class BatchOptions(RunOptions, total=False):
@@ -27,10 +28,21 @@ class BatchOptions(RunOptions, total=False):
     one, a job lasts as long as its results are asked for."""
 
     mode: Mode
-    """``"batch"``: by the Async Batch API, which takes prompts and sampling settings; messages become one prompt
-    (:func:`~workersai.batch.prompt_of`). ``"calls"``: as single calls. ``"auto"``, the default: by the Batch API where
+    """``"batch"``: by the Async Batch API, which takes texts, messages and sampling settings, as ``batch_input`` says.
+    ``"calls"``: as single calls. ``"auto"``, the default: by the Batch API where
     the model has it, the request fits (no tools, ``response_format``, ``top_k``, ``lora``, ``raw``), and there are 300
     such requests or more."""
+
+    batch_input: BatchInput
+    """How texts and messages stand in the items of the Async Batch API. It doesn't change single calls.
+
+    ``"template"``, the default for Llama 3 models: one prompt in the markup of Llama's chat template. The model answers
+    it whether or not the service applies a template of its own. ``"messages"``, the default for other models: the
+    messages, which the published item doesn't list. ``"prompt"``: the text unchanged; a longer conversation becomes one
+    text (:func:`~workersai.batch.prompt_of`). If the service applies no chat template, the model continues such a
+    prompt in place of answering it. The journal keeps the form. With ``prompt_form="completion"``, a text is the
+    item's prompt, unchanged, in each form.
+    """
 
     in_order: bool
     """Whether results come in the order of the requests; by default as soon as they are there."""

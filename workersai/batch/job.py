@@ -173,7 +173,9 @@ class Job:
         """Whether a row that a budget had no room for can be paid for, now that nothing else is under way."""
         if not (self._lacks_money and self._goes_on):
             return False
-        self._stop = self._asker.refusal(request_of_row(self._rows[0])) if self._rows else self._books.refusal()
+        self._stop = (
+            self._asker.refusal(request_of_row(self._rows[0]), batched=False) if self._rows else self._books.refusal()
+        )
         self._no_money = self._batches.no_money = False
         return self._stop is None
 

@@ -10,11 +10,12 @@ from typing import Any
 from workersai.batch.journal import Journal
 from workersai.batch.plan import Asker, Plan
 from workersai.batch.reading import Reader
-from workersai.batch.records import SHAPING, options_to_json
+from workersai.batch.records import BATCH_INPUT, SHAPING, options_to_json
 from workersai.batch.values import Progress
 from workersai.checks import shown
 from workersai.errors import ConfigurationError, JournalError
 from workersai.jobs.steps import JobFlow, Take, Work
+from workersai.protocol.batch import FIRST_BATCH_INPUT
 
 logger = logging.getLogger("workersai")
 
@@ -61,7 +62,7 @@ class Opening:
 
     def _read(self, stopping: Callable[[], bool]) -> JobFlow:
         keep = self._plan.on_invalid == "keep"
-        reader = Reader(self._asker.call, model=self._asker.model, mode=self._plan.mode, keep_invalid=keep)
+        reader = Reader(self._asker, mode=self._plan.mode, keep_invalid=keep)
         if not self.ready:
             yield Work(self._begin_anew)
         while sources := (yield Take(_AT_ONCE)):
@@ -85,13 +86,23 @@ class Opening:
         """Whether a journal that was filled is filled again, since the job has come to nothing so far."""
         if not self._journal.got_nothing():
             return False
-        kept = [self._journal.fact("account_id"), self._journal.fact("options")]
-        changed = kept != [self._asker.settings.account_id, self._asker.shaping]
+        kept, given = self._kept_and_given()
+        changed = kept != given or self._journal.fact("account_id") != self._asker.settings.account_id
         if self._journal.progress().failed and not changed:
             return False  # what failed is asked again on request only
         level = logging.WARNING if changed else logging.INFO
         logger.log(level, "No request of %s was answered or billed: the journal is started over.", self._journal.path)
         return True
+
+    def _kept_and_given(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The options of the journal, and those of this run. A job older than ``batch_input`` stays in its form."""
+        kept: dict[str, Any] = self._journal.fact("options")
+        given = self._asker.shaping
+        if BATCH_INPUT not in kept:
+            kept = {**kept, BATCH_INPUT: FIRST_BATCH_INPUT}
+            if self._asker.given.get(BATCH_INPUT) is None:
+                given = {**given, BATCH_INPUT: FIRST_BATCH_INPUT}
+        return kept, given
 
     def _deletion(self) -> str:
         """What deleting the journal does."""
@@ -135,9 +146,10 @@ class Opening:
                 f"{path} is the journal of a job of the account {account}, not of {asker.settings.account_id}. Use "
                 f"that account, or another journal. {self._deletion()}"
             )
-        kept: dict[str, Any] = self._journal.fact("options")
+        kept, given = self._kept_and_given()
         own = {name: asker.own[name] for name in SHAPING if name in asker.own}
-        given = asker.shaping if whole else options_to_json(own)
+        if not whole:
+            given = options_to_json(own)
         for name in sorted({*given, *kept} if whole else {*given}):
             if given.get(name) != kept.get(name):
                 raise JournalError(

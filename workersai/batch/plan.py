@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from workersai.batch.reading import Mode
-from workersai.batch.records import SHAPING, options_to_json
+from workersai.batch.records import BATCH_INPUT, SHAPING, options_to_json
 from workersai.batch.values import BatchRequest
 from workersai.calls import Call
 from workersai.catalog import DEFAULT_MODEL, ModelCard, model_card
@@ -18,7 +18,13 @@ from workersai.costs import CostTracker
 from workersai.errors import BadRequestError, BudgetExceededError, ConfigurationError, WorkersAIError
 from workersai.options import call_options
 from workersai.pacing import Limiter, limiter_of_account
-from workersai.protocol.batch import poll_request, submit_request
+from workersai.protocol.batch import (
+    BatchInput,
+    checked_batch_input,
+    most_added_tokens,
+    poll_request,
+    submit_request,
+)
 from workersai.protocol.request import json_text
 from workersai.settings import Settings
 
@@ -94,6 +100,8 @@ class Asker:
         self.shaping = options_to_json({name: self.given[name] for name in SHAPING if self.given.get(name) is not None})
         self.shaping.setdefault("model", DEFAULT_MODEL)
         self.carrier  # noqa: B018 - which checks them
+        # Whatever the default of a later version is, the job goes on in this form.
+        self.shaping[BATCH_INPUT] = checked_batch_input(self.given.get(BATCH_INPUT), self.model)
         self.check_price()
 
     def adopt(self, shaping: Mapping[str, Any]) -> None:
@@ -116,6 +124,12 @@ class Asker:
     def model(self) -> str:
         """What is asked."""
         return str(self.shaping["model"])
+
+    @property
+    def batch_input(self) -> BatchInput:
+        """How conversations stand in the items of its batches."""
+        form: BatchInput = self.shaping[BATCH_INPUT]
+        return form
 
     @property
     def card(self) -> ModelCard | None:
@@ -142,10 +156,18 @@ class Asker:
         """
         return self._paced(self.prepare(request.input, self._options(request.options)))
 
-    def refusal(self, request: BatchRequest) -> BudgetExceededError | None:
-        """Why a budget has no room for a row, or None where all have."""
+    def in_batch(self, call: Call) -> Call:
+        """The single call of a row, with the tokens that the row may take as an item of a batch."""
+        if call.operation != "chat":
+            return call
+        prompt, answer = call.most_tokens
+        return replace(call, most_tokens=(prompt + most_added_tokens(self.batch_input), answer))
+
+    def refusal(self, request: BatchRequest, *, batched: bool) -> BudgetExceededError | None:
+        """Why a budget has no room for a row, or None if all have."""
         try:
-            with self.call(request).meter() as meter:
+            call = self.call(request)
+            with (self.in_batch(call) if batched else call).meter() as meter:
                 meter.unsent = True  # so that what it keeps is given back
         except BudgetExceededError as error:
             return error
@@ -179,4 +201,5 @@ class Asker:
 
     @cached_property
     def _job_options(self) -> dict[str, Any]:
-        return {name: None if name in SHAPING else value for name, value in self.given.items()} | self.shaping
+        options = {name: None if name in SHAPING else value for name, value in self.given.items()} | self.shaping
+        return {name: value for name, value in options.items() if name != BATCH_INPUT}  # which no single call has

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from workersai.batch.journal import Outcome
-from workersai.batch.records import SHAPING, error_to_json, metadata_to_json, request_to_json
+from workersai.batch.records import BATCH_INPUT, SHAPING, error_to_json, metadata_to_json, request_to_json
 from workersai.batch.tables import Row
 from workersai.batch.values import BatchRequest
 from workersai.calls import Call
-from workersai.catalog import model_card
+from workersai.catalog import ModelCard
 from workersai.checks import shown
 from workersai.errors import BadRequestError, WorkersAIError
 from workersai.options import CallOptions
-from workersai.protocol.batch import bytes_of, item_of, room, unfit_for_batch
+from workersai.protocol.batch import BatchInput, bytes_of, item_of, room, unfit_for_batch
 from workersai.protocol.request import Input
 from workersai.protocol.values import Message
 
@@ -26,7 +26,7 @@ RequestLike = BatchRequest | Input | Mapping[str, Any]
 ``external_reference``, ``metadata`` and options."""
 
 _PROBLEMS_TOLD = 5
-_OF_THE_JOB = {*CallOptions.model_fields, "on_retry"} - set(SHAPING) | {"model"}
+_OF_THE_JOB = {*CallOptions.model_fields, "on_retry"} - set(SHAPING) | {"model", BATCH_INPUT}
 
 
 def request_of(source: Any) -> BatchRequest:
@@ -63,20 +63,34 @@ def request_of(source: Any) -> BatchRequest:
     return request
 
 
+class CallMaker(Protocol):
+    """What makes the calls of a job (:class:`workersai.batch.plan.Asker`)."""
+
+    def call(self, request: BatchRequest) -> Call:
+        """The request as a single call."""
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What is known of the model."""
+
+    @property
+    def batch_input(self) -> BatchInput:
+        """How conversations stand in the items of its batches."""
+
+
 class Reader:
     """Reads the requests of a job, in order.
 
     Args:
-        prepare: What a request would be as a single call; fails where it can't be one.
-        model: What is asked.
+        asker: What makes the calls of the job; it fails if a request can't be one.
         mode: How the rows are to be sent.
         keep_invalid: Whether a request that can't be sent is to be a result, in place of refusing all of them.
     """
 
-    def __init__(self, prepare: Callable[[BatchRequest], Call], *, model: str, mode: Mode, keep_invalid: bool) -> None:
-        self._prepare = prepare
+    def __init__(self, asker: CallMaker, *, mode: Mode, keep_invalid: bool) -> None:
+        self._asker = asker
         self._mode = mode
-        card = model_card(model)
+        card = asker.card
         # Of a model that the catalog doesn't list nothing is known: it is asked in batches only on request.
         self._batches = mode == "batch" or (mode == "auto" and card is not None and card.async_batch)
         self._keep_invalid = keep_invalid
@@ -106,7 +120,7 @@ class Reader:
             number, batched, failure = self.count, False, None
             try:
                 request, texts = self._texts(source)
-                batched = self._may_batch(self._prepare(request), texts[0])
+                batched = self._may_batch(self._asker.call(request), texts[0])
             except WorkersAIError as error:
                 failure = error
             if failure is not None and not (self._keep_invalid and self.count > number):
@@ -167,8 +181,9 @@ class Reader:
         if not self._batches:
             return False
         body = json.loads(call.request.content)
-        unfit = unfit_for_batch(body)
-        if unfit is None and bytes_of(item_of(body, reference)) > room():
+        form = self._asker.batch_input
+        unfit = unfit_for_batch(body, form)
+        if unfit is None and bytes_of(item_of(body, reference, form)) > room():
             unfit = "it is larger than a whole batch may be"
         if unfit is not None and self._mode == "batch":
             raise BadRequestError(f"{unfit}. mode='auto' sends such a request as a single call.")

@@ -17,9 +17,12 @@ from workersai.protocol.request import IN_BODY, Input, json_text
 from workersai.protocol.tools import tool_to_openai, tools_of
 from workersai.protocol.values import Completion, Message
 
+BATCH_INPUT = "batch_input"
 SHAPING = (
     "model",
     *IN_BODY,
+    "prompt_form",
+    BATCH_INPUT,
     "max_tokens",
     "default_max_tokens",
     "on_overflow",

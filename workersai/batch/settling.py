@@ -88,7 +88,7 @@ class Books:
         unfit: list[tuple[Row, WorkersAIError]] = []
         size, cost = 0, 0.0
         money = min((tracker.left for tracker in self.asker.trackers), default=float("inf"))
-        card = self.asker.card
+        card, form = self.asker.card, self.asker.batch_input
         with closing(self.journal.waiting(batched=True)) as rows:
             for row in rows:
                 try:
@@ -96,9 +96,9 @@ class Books:
                 except WorkersAIError as error:  # by another estimate of its tokens than the one that let it pass
                     unfit.append((row, error))
                     continue
-                item = item_of(json.loads(call.request.content), row.reference)
+                item = item_of(json.loads(call.request.content), row.reference, form)
                 size += bytes_of(item)
-                own = 0.0 if card is None else card.cost_usd(*call.most_tokens)
+                own = 0.0 if card is None else card.cost_usd(*self.asker.in_batch(call).most_tokens)
                 if len(items) == most_rows or size > room() or cost + own > money:
                     break
                 items.append(item)
@@ -130,7 +130,7 @@ class Books:
         """Why no budget has room for the next row of a batch, or None where there is room now."""
         with closing(self.journal.waiting(batched=True)) as rows:
             row = next(rows, None)
-        return None if row is None else self.asker.refusal(request_of_row(row))
+        return None if row is None else self.asker.refusal(request_of_row(row), batched=True)
 
     def sent(self, part: int, request_id: str) -> None:
         """Notes the id that the service gave a batch."""

@@ -38,6 +38,7 @@ class _Watch:
     wait: float
     due: float
     failures: int = 0
+    empty: int = 0  # replies that say that the batch has ended, without its responses
     asked: bool = False
 
 
@@ -171,6 +172,14 @@ class Batches:
             error = ServerError(said, request_id=told.head.request_id, retryable=False)
             return (yield from self._fail(part, error))
         if told.reply.responses is None:
+            watch.empty += told.reply.lacks_responses
+            if watch.empty == _FAILED_POLLS:
+                said = (
+                    f"The service reports that the batch is {told.reply.status!r}, but has no responses. Send its rows "
+                    "again."
+                )
+                error = ServerError(said, request_id=told.head.request_id, retryable=False)
+                return (yield from self._fail(part, error))
             self._put_off(watch)
             return []
         del self._watches[part]

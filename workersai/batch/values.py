@@ -20,7 +20,7 @@ class BatchRequest:
         external_reference: Your own name of it, which comes back with the result; it need not be unique. By default
             ``row-1``, ``row-2`` and so on, by its place.
         options: Options of this one request, over those of the job: the sampling settings, ``max_tokens``, ``stop``,
-            ``lora``, ``raw``, ``response_format``, the tools.
+            ``lora``, ``raw``, ``prompt_form``, ``response_format``, the tools.
         metadata: Whatever else is to come back with the result, as JSON can hold it.
     """
 

@@ -85,6 +85,14 @@ def run(  # noqa: PLR0913 - a command has the options that it has
             rich_help_panel=_PACE,
         ),
     ] = "auto",
+    batch_input: Annotated[
+        Literal["template", "prompt", "messages"] | None,
+        typer.Option(
+            help="How texts and messages stand in batches: as a prompt in Llama's chat template, as an unchanged "
+            "prompt, or as messages.  [default: template for Llama 3, otherwise messages]",
+            rich_help_panel=_PACE,
+        ),
+    ] = None,
     part_size: Annotated[int, typer.Option(min=1, help="Most rows in one batch.", rich_help_panel=_PACE)] = 1000,
     concurrency: ConcurrencyOption = 32,
     rate: RateOption = 300,
@@ -135,6 +143,7 @@ def run(  # noqa: PLR0913 - a command has the options that it has
         seed=seed,
         response_format=asked.schema,
         gateway=gateway,
+        batch_input=batch_input,
     )
     rows = _some(table)
     if dry_run:

@@ -1,7 +1,7 @@
-"""The Async Batch form (wire page): what fits it, the prompt that a conversation becomes, and the replies.
+"""The Async Batch form (wire page): what fits it, the item that a request becomes, and the replies.
 
-A batch takes prompts and sampling settings, and neither messages nor tools. Here the body of a single call becomes an
-item of a batch, so that both are asked the same.
+The published item has a prompt and sampling settings, and neither messages nor tools. Here the body of a single call
+becomes an item of a batch, so that both ask the same.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
-from workersai.errors import ServerError, WorkersAIError
+from workersai.checks import shown
+from workersai.errors import BadRequestError, ServerError, WorkersAIError
 from workersai.gateway import gateway_of
 from workersai.options import CallOptions, RequestOptions
 from workersai.protocol.reply import (
@@ -24,11 +25,18 @@ from workersai.protocol.reply import (
     usage_of,
 )
 from workersai.protocol.request import Request, json_text, request_to
+from workersai.protocol.template import MARKUP, frame_tokens, reads_template, rendered, turn_tokens
 from workersai.protocol.values import Completion, Usage
 from workersai.settings import Settings
 
 MOST_BYTES = 10_000_000
 """The body of a batch is under this many bytes."""
+
+BatchInput = Literal["template", "prompt", "messages"]
+"""How a conversation stands in an item of a batch; see :class:`workersai.batch.BatchOptions`."""
+
+FIRST_BATCH_INPUT: BatchInput = "prompt"
+"""The form of jobs whose journal names none: they are older than the option."""
 
 _AROUND = len('{"requests":[]}')
 # The fields of an item (the schema's Async Batch form), beside the prompt and the reference.
@@ -43,12 +51,38 @@ _IN_ITEM = (
     "response_format",
 )
 _NOT_NEGATIVE = ("frequency_penalty", "presence_penalty")  # in an item; a single call takes them from -2
+_ENVELOPE_OF_ITEM = ("id", "external_reference", "success", "result", "errors", "error", "messages")
 _LABELS = {"user": "User", "assistant": "Assistant"}
+# The service may put its template around a prompt that holds the template already: a frame, and one user's turn.
+_SECOND_TEMPLATE = frame_tokens({"role": "user"}, tools=False) + turn_tokens({"role": "user"})
+_ENDED = ("completed", "complete", "done", "succeeded", "finished")
 _FAILED = ("failed", "error", "errored", "cancelled", "canceled", "expired")
 
 
-def unfit_for_batch(body: Mapping[str, Any]) -> str | None:
-    """Why the body of a single call can't be an item of a batch, or None where it can."""
+def checked_batch_input(given: Any, model: str) -> BatchInput:
+    """The form of a job's conversations; by default the template for Llama 3 models, and messages for all others.
+
+    Whether the service applies a chat template to the prompt of an item is not known (wire page, "Async Batch"). With
+    the template in the prompt, a Llama 3 model answers in either case, and the item has published fields only.
+
+    Raises:
+        BadRequestError: there is no such form, or the model has another template.
+    """
+    if given is None:
+        return "template" if reads_template(model) else "messages"
+    if given not in get_args(BatchInput):
+        raise BadRequestError(f"batch_input must be 'template', 'prompt' or 'messages', not {shown(given)}.")
+    if given == "template" and not reads_template(model):
+        raise BadRequestError(
+            f"batch_input='template' writes the markup of Llama 3, which {model} doesn't read. Use "
+            "batch_input='messages' or 'prompt'."
+        )
+    form: BatchInput = given
+    return form
+
+
+def unfit_for_batch(body: Mapping[str, Any], form: BatchInput) -> str | None:
+    """Why the body of a single call can't be an item of a batch, or None if it can."""
     for name, value in body.items():
         if name not in (*_IN_ITEM, "prompt", "messages") and value is not False:
             option = "reject_if_busy" if name == "options" else name
@@ -59,21 +93,39 @@ def unfit_for_batch(body: Mapping[str, Any]) -> str | None:
     for message in body.get("messages", ()):
         if message["role"] not in (*_LABELS, "system") or "tool_calls" in message:
             return "messages: a batch takes no tool calls, and no results of them"
+        # It would pass for the template's own, and a text could speak for the system, or for the model.
+        if form == "template" and (found := MARKUP.search(message["content"])):
+            return f"messages: {found[0]} in a text can't be told from the template's own; batch_input='messages' can"
     return None
 
 
-def item_of(body: Mapping[str, Any], reference: str) -> str:
-    """The item of a batch that asks what the body of a single call asks, as JSON text."""
-    prompt = body["prompt"] if "prompt" in body else prompt_of(body["messages"])
+def item_of(body: Mapping[str, Any], reference: str, form: BatchInput) -> str:
+    """The item of a batch that asks the same as the body of a single call, as JSON text.
+
+    A text in the Prompt form is the item's prompt in any case, since it is meant to be continued.
+    """
     settings = {name: body[name] for name in _IN_ITEM if name in body}
-    return json_text({"prompt": prompt, **settings, "external_reference": reference})
+    return json_text({**_input_of_item(body, form), **settings, "external_reference": reference})
+
+
+def _input_of_item(body: Mapping[str, Any], form: BatchInput) -> dict[str, Any]:
+    if "prompt" in body:
+        return {"prompt": body["prompt"]}
+    if form == "messages":
+        return {"messages": body["messages"]}
+    return {"prompt": rendered(body["messages"]) if form == "template" else prompt_of(body["messages"])}
+
+
+def most_added_tokens(form: BatchInput) -> int:
+    """An upper bound of the prompt tokens that messages have in an item beyond those in a single call."""
+    return _SECOND_TEMPLATE if form == "template" else 0
 
 
 def prompt_of(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The prompt that a conversation becomes, since a batch takes no messages; the service makes it a user's turn.
+    """The prompt that a conversation becomes with ``batch_input="prompt"``.
 
-    A user's message alone is the prompt, as it stands. System messages come before it, a blank line between each two.
-    Of a longer conversation, each further turn follows under its label, and the last line asks for the next one::
+    A user's message alone is the prompt, unchanged. System messages come before it, separated by blank lines. In a
+    longer conversation, each turn follows under its label, and the last line is the label of the answer::
 
         You are terse.
 
@@ -125,7 +177,7 @@ def room(most_bytes: int = MOST_BYTES) -> int:
 
 @dataclass(frozen=True)
 class BatchReply:
-    """What a reply tells of a batch: its id, how far it is, or its ``responses``."""
+    """The content of a reply about a batch: its id, its status, or its ``responses``."""
 
     request_id: str | None
     status: str
@@ -137,22 +189,33 @@ class BatchReply:
         """Whether the batch as a whole came to nothing."""
         return self.status.lower() in _FAILED
 
+    @property
+    def lacks_responses(self) -> bool:
+        """Whether the batch has ended by its status, but has no responses."""
+        return self.responses is None and self.status.lower() in _ENDED
+
 
 def batch_reply_of(body: bytes, head: ReplyHead, model: str) -> BatchReply:
-    """What a reply to a submission, or to a poll, tells.
+    """The content of the reply to a submission, or to a poll.
+
+    Clients of the service also read ``results`` for ``responses`` (sample b01).
 
     Raises:
-        WorkersAIError: the failure that it tells of; :class:`ServerError` for one that can't be read.
+        WorkersAIError: the failure that it reports; :class:`ServerError` for a reply that can't be read.
     """
     result = result_of(body, head)
-    responses, status = result.get("responses"), result.get("status")
+    status = result.get("status")
+    found = [result[name] for name in ("responses", "results") if result.get(name) is not None]
+    responses = next(filter(None, found), found[0] if found else None)
+    if responses == [] and isinstance(status, str) and status.lower() not in _ENDED:
+        responses = None  # there are none yet
     if responses is not None:
         if not isinstance(responses, list) or not all(isinstance(response, dict) for response in responses):
             raise unreadable("has responses that are no list of objects", head)
         return BatchReply(None, "done", responses, usage_of(result.get("usage"), model))
     request_id = result.get("request_id")
     if not isinstance(status, str):
-        raise unreadable("tells neither a status nor responses", head)
+        raise unreadable("has neither a status nor responses", head)
     return BatchReply(request_id if isinstance(request_id, str) and request_id else None, status)
 
 
@@ -193,15 +256,20 @@ def _place(response: Mapping[str, Any], references: Sequence[str]) -> int | None
 
 
 def outcome_of(response: Mapping[str, Any] | None, head: ReplyHead, asked: Asked) -> Completion | WorkersAIError:
-    """The answer of an item, or why there is none."""
+    """The answer of an item, in any shape that a whole reply has, or why there is none."""
     if response is None:
         return ServerError("The reply of the batch left this row out. Ask for it again.", request_id=head.request_id)
     error = error_of(response, head)
     if error is not None:
         return error
     result = response.get("result")
-    if result is None:
-        return unreadable("has an item with neither a result nor an error", head)
+    if result is None:  # as the replies of the Worker binding, an item may have no envelope
+        result = {name: value for name, value in response.items() if name not in _ENVELOPE_OF_ITEM}
+        if not result:
+            return unreadable("has an item with neither a result nor an error", head)
+    error = error_of(result, head)
+    if error is not None:
+        return error
     try:
         return completion_of(result if isinstance(result, dict) else {"response": result}, head, asked)
     except WorkersAIError as failure:

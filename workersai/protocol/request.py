@@ -23,7 +23,7 @@ from workersai.protocol.values import ROLES, InvalidToolCall, Message, ToolCall
 from workersai.settings import DEFAULT_MAX_REPLY_BYTES, Settings
 
 Input = str | Sequence[Message | Mapping[str, Any]]
-"""What a call takes: a text (the service's Prompt form), or a conversation (its Messages form)."""
+"""The input of a call: a text, or a conversation. A text is sent as ``prompt_form`` says."""
 
 IN_BODY = (
     "temperature",
@@ -75,14 +75,14 @@ class Request:
 
 @dataclass(frozen=True)
 class InputBody:
-    """The part of a request's body that is the prompt or the messages, and the messages that it was made of."""
+    """The ``prompt`` or the ``messages`` of a request's body, and the messages that it was made of."""
 
     wire: dict[str, Any]
     messages: tuple[Message, ...] = ()
 
 
 def input_body(model_input: Input, options: CallOptions, offer: Offer) -> InputBody:
-    """The part of a request's body that is the prompt, or the messages.
+    """The ``prompt`` or the ``messages`` of a request's body.
 
     Raises:
         BadRequestError: the input is empty, or not of a form that the service takes.
@@ -90,11 +90,11 @@ def input_body(model_input: Input, options: CallOptions, offer: Offer) -> InputB
     if isinstance(model_input, str):
         if not model_input:
             raise BadRequestError("The prompt is empty: the service needs at least one character.")
-        if not offer.tools:
+        if options.raw or options.prompt_form == "completion":
+            if offer.tools:
+                raise BadRequestError(_no_tools(options))
             return InputBody({"prompt": model_input})
-        # The Prompt form takes no tools: a text is one message of a conversation then.
-        if options.raw:
-            raise BadRequestError("raw: a prompt in the model's own markup takes no tools; give messages.")
+        # The model would continue a prompt, not answer it: the service applies no chat template to one (wire page).
         model_input = [Message("user", model_input)]
     if not isinstance(model_input, list | tuple):
         raise BadRequestError(f"A call takes a text or a list of messages, not {type(model_input).__name__}.")
@@ -174,6 +174,14 @@ def request_to(
         content=content,
         timeout=options.timeout,
         max_reply_bytes=options.max_reply_bytes or DEFAULT_MAX_REPLY_BYTES,
+    )
+
+
+def _no_tools(options: CallOptions) -> str:
+    given = "raw=True" if options.raw else "prompt_form='completion'"
+    return (
+        f"{given} sends the text as a prompt, and the service takes no tools with a prompt. Leave out {given} to send "
+        "the text as a message, or leave out the tools."
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import PATIENCE, Serve, connection
+from tests.support import PATIENCE, Serve, asked_text, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from tests.workersai.batch.test_jobs import BOTH, batches_at, by_index, echo
 from workersai import AsyncClient, Client, CostTracker, Message, RateLimit, errors
@@ -270,7 +270,9 @@ def test_a_callback_that_fails_loses_no_answer(jobs: JobDriver, tmp_path: Path) 
     def fail(retry: object) -> None:
         raise LookupError("of the caller's own")
 
-    with LocalServer(lambda request: Refusal(3040, "busy", 429) if request.prompt == "7" else echo(request)) as server:
+    with LocalServer(
+        lambda request: Refusal(3040, "busy", 429) if asked_text(request) == "7" else echo(request)
+    ) as server:
         with pytest.raises(LookupError):
             jobs.run(server, map(str, range(8)), mode="calls", journal=tmp_path / "job", on_retry=fail, concurrency=8)
         answered = sum(record.wait() == "complete" for record in server.requests) - 1

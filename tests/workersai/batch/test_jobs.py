@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import threading
 import uuid
@@ -13,19 +14,32 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.support import PATIENCE, Serve, connection
+from tests.raw_server import raw_server, reply
+from tests.support import PATIENCE, Serve, asked_text, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
-from workersai import AsyncClient, Client, CostTracker, Message, RateLimit, ToolCall, errors
+from workersai import (
+    DEFAULT_MODEL,
+    AsyncClient,
+    Client,
+    CostTracker,
+    Message,
+    RateLimit,
+    ToolCall,
+    count_tokens,
+    errors,
+)
 from workersai.batch import Batch, BatchRequest, BatchResult
+from workersai.catalog import CATALOG
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, GenerationRequest
 from workersai.local.scripted import Answer, Gate, Refusal, ScriptedAnswer
+from workersai.protocol.template import rendered
 
 BOTH = pytest.mark.parametrize("mode", ["batch", "calls"])
 
 
 def echo(request: GenerationRequest) -> str:
-    return "you said " + (request.prompt or request.messages[-1].content)
+    return "you said " + asked_text(request)
 
 
 def by_index(results: list[BatchResult]) -> list[BatchResult]:
@@ -107,7 +121,9 @@ def test_a_batch_asks_what_a_call_asks(serve: Serve) -> None:
     assert batches_at(server) == [
         [
             {
-                "prompt": "Be terse.\n\nhi",
+                "prompt": "<|start_header_id|>system<|end_header_id|>\n\nBe terse.<|eot_id|>"
+                "<|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\n",
                 "max_tokens": 9,
                 "temperature": 0.5,
                 "seed": 7,
@@ -117,6 +133,43 @@ def test_a_batch_asks_what_a_call_asks(serve: Serve) -> None:
     ]
     assert (result.text, result.external_reference, result.request.metadata) == ("you ", "mine", {"colour": "blue"})
     assert result.request.options == {"temperature": 0.5}
+
+
+@pytest.mark.parametrize("form", ["template", "prompt", "messages"])
+def test_each_form_of_an_item_is_answered(jobs: JobDriver, form: Any) -> None:
+    requests: list[Any] = ["a", [Message("user", "b")], {"prompt": "c", "prompt_form": "completion"}]
+    with LocalServer(echo, strict=form != "messages") as server:  # which the published item does not list
+        results = by_index(jobs.run(server, requests, mode="batch", batch_input=form))
+        (items,) = batches_at(server)
+    assert [result.text for result in results] == ["you said a", "you said b", "you said c"]
+    sent = [item.get("messages", item.get("prompt")) for item in items]
+    rows = [[{"role": "user", "content": text}] for text in "ab"]
+    expected: dict[str, list[Any]] = {
+        "template": [rendered(row) for row in rows],
+        "prompt": ["a", "b"],
+        "messages": rows,
+    }
+    assert sent == [*expected[form], "c"]
+
+
+def test_an_unfit_text_of_the_template_form_is_a_single_call(jobs: JobDriver, serve: Serve) -> None:
+    server = serve(echo)
+    jobs.run(server, [*map(str, range(300)), "say <|eot_id|>"])
+    assert [body["messages"][0]["content"] for body in calls_at(server)] == ["say <|eot_id|>"]
+
+
+def test_the_budget_of_a_batch_covers_a_second_template(jobs: JobDriver, serve: Serve) -> None:
+    server = serve(echo)
+    prompt = count_tokens([Message("user", "a")])
+    for more, fits in ((0, False), (40, True)):
+        needed = CATALOG[DEFAULT_MODEL].cost_usd(prompt + more, 5)
+        with CostTracker(budget=needed):
+            try:
+                jobs.run(server, ["a"], mode="batch", max_tokens=5)
+            except errors.BudgetExceededError:
+                assert not fits
+            else:
+                assert fits
 
 
 def test_a_request_that_cannot_be_sent_is_told_with_its_row_before_anything_is_sent(
@@ -150,6 +203,8 @@ def test_a_request_that_cannot_be_sent_is_told_with_its_row_before_anything_is_s
         ("x " * 30_000, "context window"),
         ({"prompt": "x", "tools": [{"name": "f"}]}, "tools: a batch takes none. mode='auto'"),
         ({"prompt": "x", "top_k": 3}, "top_k: a batch takes none"),
+        ({"prompt": "x", "batch_input": "prompt"}, "batch_input is an option of the whole job"),
+        ("say <|eot_id|>", "messages: <|eot_id|> in a text can't be told from the template's own"),
         ({"prompt": "x", "presence_penalty": -1}, "presence_penalty: a batch takes none below 0"),
     ],
 )
@@ -210,7 +265,7 @@ def test_a_failed_request_is_a_result_with_its_error_and_can_be_asked_again(
     refusing = True
 
     def script(request: GenerationRequest) -> ScriptedAnswer:
-        return Refusal(5004, "AiError: Invalid data") if refusing and request.prompt == "bad" else echo(request)
+        return Refusal(5004, "AiError: Invalid data") if refusing and asked_text(request) == "bad" else echo(request)
 
     server = serve(script)
     results = by_index(jobs.run(server, ["good", "bad"], mode=mode))
@@ -310,6 +365,32 @@ def test_a_service_that_cannot_be_asked_any_more_stops_the_job(jobs: JobDriver) 
         jobs.run(server, ["a"], mode="batch", max_retries=0)
 
 
+def polled(*polls: dict[str, Any]) -> BatchResult:
+    """The result of a job of one row, whose polls have these replies, and from then on the last."""
+    left = list(polls)
+
+    def handle(connected: Any, request: bytes) -> None:
+        is_poll = b'"requests"' not in request
+        told = {"request_id": "r", "status": "queued"} if not is_poll else left.pop(0) if len(left) > 1 else left[0]
+        connected.sendall(reply(json.dumps(told).encode()))
+
+    with raw_server(handle) as server, Client(**server.account) as client:
+        (result,) = client.batch(["a"], mode="batch", **QUICK)
+    return result
+
+
+@pytest.mark.parametrize("name", ["responses", "results"])
+def test_a_batch_without_an_envelope_is_polled_to_its_end(name: str) -> None:
+    done = {"status": "completed", name: [{"id": 0, "success": True, "result": {"response": "yes"}}]}
+    assert polled({"status": "running"}, {"status": "running", name: []}, done).text == "yes"
+
+
+def test_a_batch_that_ends_without_responses_fails_its_rows() -> None:
+    error = polled({"status": "completed"}).error
+    assert isinstance(error, errors.ServerError)
+    assert "'completed', but has no responses" in str(error)
+
+
 class Weather(BaseModel):
     """The weather."""
 
@@ -345,9 +426,10 @@ def test_tools_and_schemas_are_kept_as_they_were_meant(jobs: JobDriver, serve: S
 def test_costs_are_counted_and_kept_in_the_journal(jobs: JobDriver, serve: Serve, mode: str) -> None:
     with CostTracker() as cost:
         progress = jobs.progress(serve(echo), ["one", "two"], mode=mode)
-    assert (cost.calls, cost.prompt_tokens, cost.completion_tokens) == (2, 10, 6)
-    assert (progress.prompt_tokens, progress.completion_tokens) == (10, 6)
-    assert progress.cost_usd == pytest.approx(cost.cost_usd) == pytest.approx((10 * 0.29 + 6 * 2.25) / 1e6)
+    prompts = {"batch": 12, "calls": 10}[mode]  # the local server counts words, those of the template's markup too
+    assert (cost.calls, cost.prompt_tokens, cost.completion_tokens) == (2, prompts, 6)
+    assert (progress.prompt_tokens, progress.completion_tokens) == (prompts, 6)
+    assert progress.cost_usd == pytest.approx(cost.cost_usd) == pytest.approx((prompts * 0.29 + 6 * 2.25) / 1e6)
 
 
 @BOTH
@@ -385,7 +467,7 @@ def test_the_limit_of_the_account_is_kept_by_default(jobs: JobDriver) -> None:
 
 def test_a_sync_job_that_is_left_ends_at_once(serve: Serve) -> None:
     gate = Gate()
-    server = serve(lambda request: "quick" if request.prompt == "0" else Answer("late", hold={0: gate}))
+    server = serve(lambda request: "quick" if asked_text(request) == "0" else Answer("late", hold={0: gate}))
     before = set(threading.enumerate())
     with Client(**connection(server)) as client:
         for result in client.batch(map(str, range(100)), mode="calls", concurrency=4, **QUICK):
@@ -494,7 +576,7 @@ def _stop_once_queued(server: LocalServer, job: Batch) -> None:
 
 
 def test_a_cut_answer_of_a_batch_does_not_pass_for_a_whole_one(serve: Serve) -> None:
-    server = serve(lambda request: "word " * 50 if request.prompt == "long" else "short")
+    server = serve(lambda request: "word " * 50 if asked_text(request) == "long" else "short")
     with Client(**connection(server)) as client:
         results = by_index(list(client.batch(["long", "short"], mode="batch", max_tokens=50, **QUICK)))
     finish = [result.completion.finish_reason for result in results if result.completion]

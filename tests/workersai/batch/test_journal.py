@@ -19,11 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import PATIENCE, Serve, connection
+from tests.support import PATIENCE, Serve, asked_text, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from tests.workersai.batch.test_jobs import BOTH, batches_at, by_index, echo
 from workersai import Client, Completion, Message, ToolCall, Trimmed, Usage, errors
 from workersai.batch import BatchRequest, notes_of, progress_of, results_of
+from workersai.batch.journal import Journal
 from workersai.batch.records import (
     completion_from_json,
     completion_to_json,
@@ -155,6 +156,9 @@ def test_a_job_that_is_begun_again_with_its_requests_goes_on(jobs: JobDriver, se
         (["a", "b"], {"max_tokens": None}, "max_tokens is None, but .* 9"),
         (None, {"max_tokens": 8}, "max_tokens is 8, but"),
         (None, {"model": "@cf/a/b"}, "model is '@cf/a/b', but"),
+        (["a", "b"], {"batch_input": "messages"}, "batch_input is 'messages', but the job of .* with 'template'"),
+        (None, {"batch_input": "prompt"}, "batch_input is 'prompt', but the job of .* with 'template'"),
+        (["a", "b"], {"prompt_form": "completion"}, "prompt_form is 'completion', but"),
     ],
 )
 def test_a_journal_of_another_job_is_refused(
@@ -183,6 +187,40 @@ def test_a_journal_of_another_account_is_refused(serve: Serve, tmp_path: Path) -
         pytest.raises(errors.ConfigurationError, match="of the account local-account, not of another"),
     ):
         list(client.batch(journal=tmp_path / "job"))
+
+
+def old_journal(path: Path) -> None:
+    """Makes a journal one of a version that had no ``batch_input``."""
+    journal = Journal(path)
+    journal.open(must_exist=True)
+    with journal.transaction():
+        journal.note(options={name: value for name, value in journal.fact("options").items() if name != "batch_input"})
+    journal.close()
+
+
+@pytest.mark.parametrize("requests", [["a", "b"], None])
+@pytest.mark.parametrize("form", ["messages", "prompt", "template"])
+def test_a_job_goes_on_in_the_form_that_it_was_started_with(
+    tmp_path: Path, requests: list[str] | None, form: Any
+) -> None:
+    ways: dict[str, Any] = {"journal": tmp_path / "job", "mode": "batch", "retry_failed": True, **QUICK}
+    failing = {"b"}
+    script = lambda request: Refusal(5004, "no", 400) if asked_text(request) in failing else echo(request)  # noqa: E731
+    with LocalServer(script, strict=False) as server, Client(**connection(server)) as client:
+        assert [result.error is None for result in by_index(list(client.batch(["a", "b"], batch_input=form, **ways)))]
+        given = {} if requests is None else {"batch_input": form}
+        if form == "prompt":  # as versions without the option sent it
+            old_journal(tmp_path / "job")
+            given = {}
+        failing.clear()
+        assert [result.text for result in by_index(list(client.batch(requests, **ways, **given)))] == [
+            "you said a",
+            "you said b",
+        ]
+        first, second = batches_at(server)
+    assert [item for item in second if item.pop("external_reference")] == [
+        {name: value for name, value in first[1].items() if name != "external_reference"}
+    ]
 
 
 def test_a_journal_in_use_is_refused(serve: Serve, tmp_path: Path) -> None:
@@ -250,7 +288,7 @@ def test_a_full_disk_is_told_and_the_job_goes_on_later(serve: Serve, tmp_path: P
 
 def test_failed_rows_are_asked_again_on_request(jobs: JobDriver, serve: Serve, tmp_path: Path) -> None:
     answers = {"a": Refusal(5004, "no"), "b": Refusal(5004, "no")}
-    server = serve(lambda request: answers.get(str(request.prompt)) or echo(request))
+    server = serve(lambda request: answers.get(asked_text(request)) or echo(request))
     results = jobs.run(server, ["a", "b", "c"], journal=tmp_path / "job")
     assert sum(result.error is not None for result in results) == 2
     del answers["a"]

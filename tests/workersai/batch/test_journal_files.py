@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import Serve, connection
+from tests.support import Serve, asked_text, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from tests.workersai.batch.test_jobs import BOTH, batches_at, by_index, echo
 from workersai import Client, errors
@@ -86,7 +86,7 @@ def interfere(folder: Path, what: Callable[[Path], None], at: int) -> Callable[[
     """A script that does it while it answers that row."""
 
     def script(request: GenerationRequest) -> Answer:
-        if request.prompt == str(at):
+        if asked_text(request) == str(at):
             what(folder)
         return Answer(echo(request))
 
@@ -164,7 +164,7 @@ def test_a_journal_deleted_while_its_rows_are_read_has_sent_nothing(serve: Serve
 def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A journal whose job was stopped: it has answers, and rows to be sent."""
     path, gate = tmp_path_factory.mktemp("damaged") / "job", Gate()
-    script = lambda request: Answer("a" * 400, hold={0: gate} if request.prompt == "60-" else {})  # noqa: E731
+    script = lambda request: Answer("a" * 400, hold={0: gate} if asked_text(request) == "60-" else {})  # noqa: E731
     with LocalServer(script) as server, Client(**connection(server)) as client:
         with client.batch([f"{n}-" for n in range(100)], journal=path, mode="calls", concurrency=1, **QUICK) as job:
             for _ in range(50):

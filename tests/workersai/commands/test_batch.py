@@ -15,20 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from tests.support import Serve
+from tests.support import Serve, asked_text
 from tests.workersai.batch.test_jobs import batches_at, calls_at
 from tests.workersai.commands.running import COMMAND, PATIENCE, PLAIN, at_terminal, finished, towards
 from workersai.batch import progress_of
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest
 from workersai.local.scripted import Answer, Gate, Refusal, ScriptedAnswer
+from workersai.protocol.template import rendered
 
 REVIEWS = [{"id": "007", "text": "a good, film", "stars": 4}, {"id": "008", "text": "bad\nfilm", "stars": 1}]
 WHOLE = {"answer_error": "", "answer_finish_reason": "stop"}
 
 
 def script(request: GenerationRequest) -> ScriptedAnswer:
-    asked = request.prompt or request.messages[-1].content
+    asked = asked_text(request)
     if request.json_schema:
         return Answer(object={"mood": "good" if "good" in asked else "bad", "score": 5})
     return Refusal(5004, "no") if "refuse" in asked else f"<{asked}>"
@@ -67,6 +68,19 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+@pytest.mark.parametrize("form", ["template", "prompt", "messages"])
+def test_the_form_of_batches_is_an_option_that_a_resumed_job_keeps(tmp_path: Path, form: str) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "one"}])
+    arguments = ["--mode", "batch", "--batch-input", form]
+    with LocalServer(script, strict=False) as server:
+        command(server, "run", source, "-o", tmp_path / "out.jsonl", *arguments)
+        (item,) = next(record.body["requests"] for record in server.requests if "requests" in record.body)
+        command(server, "resume", tmp_path / "out.jsonl.journal")
+    messages = [{"role": "user", "content": "one"}]
+    expected = {"template": rendered(messages), "prompt": "one", "messages": messages}
+    assert item["messages" if form == "messages" else "prompt"] == expected[form]
 
 
 def test_prompts_in_answers_out(serve: Serve, tmp_path: Path) -> None:
@@ -235,7 +249,7 @@ def interrupted(server: LocalServer, *arguments: object, gate: Gate) -> tuple[in
 
 def test_ctrl_c_leaves_a_job_that_goes_on(serve: Serve, tmp_path: Path) -> None:
     gate = Gate()
-    server = serve(lambda request: Answer(f"<{request.prompt}>", hold={0: gate}))
+    server = serve(lambda request: Answer(f"<{asked_text(request)}>", hold={0: gate}))
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": str(number)} for number in range(20)])
     journal = tmp_path / "out.jsonl.journal"
     arguments = ["run", source, "-o", tmp_path / "out.jsonl", "--concurrency", 3]
@@ -258,7 +272,9 @@ def test_ctrl_c_leaves_a_job_that_goes_on(serve: Serve, tmp_path: Path) -> None:
 
 def test_a_killed_command_goes_on(serve: Serve, tmp_path: Path) -> None:
     gate = Gate()
-    server = serve(lambda request: Answer(f"<{request.prompt}>", hold={0: gate} if request.prompt == "7" else {}))
+    server = serve(
+        lambda request: Answer(f"<{asked_text(request)}>", hold={0: gate} if asked_text(request) == "7" else {})
+    )
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": str(number)} for number in range(9)])
     arguments = ["run", source, "-o", tmp_path / "out.jsonl", "--concurrency", 1]
     with subprocess.Popen([*COMMAND, "batch", *map(str, arguments)], env=environment(server)) as process:  # noqa: S603

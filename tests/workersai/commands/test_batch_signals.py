@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Serve
+from tests.support import Serve, asked_text
 from tests.workersai.commands.running import COMMAND, at_terminal, finished, towards
 from workersai.batch import progress_of
 from workersai.local import LocalServer
@@ -32,7 +32,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def held(gate: Gate) -> Callable[..., Answer]:
-    return lambda request: Answer(f"<{request.prompt}>", hold={0: gate})
+    return lambda request: Answer(f"<{asked_text(request)}>", hold={0: gate})
 
 
 def prompts(folder: Path) -> Path:

@@ -1,5 +1,7 @@
 """``workersai batch run --dry-run``: what it shows is an estimate, with the bound beside it."""
 
+import contextlib
+import io
 import json
 import re
 import subprocess
@@ -11,6 +13,8 @@ import pytest
 from tests.workersai.commands.running import PATIENCE, PLAIN
 from tests.workersai.commands.test_tokens import WITHOUT_TOKENIZER
 from workersai import CATALOG, DEFAULT_MODEL, Message, count_tokens
+from workersai.batch import BatchRequest
+from workersai.commands.estimate import estimate
 
 TEXT = "Watu wote wamezaliwa huru, hadhi na haki zao ni sawa."
 CARD = CATALOG[DEFAULT_MODEL]
@@ -53,6 +57,16 @@ def test_without_the_tokenizer_an_estimate_says_so_and_has_its_bound_beside_it(s
     assert estimate < count <= most
     price = f"about ${CARD.cost_usd(estimate, 0):,.4f} for the prompts, ${CARD.cost_usd(most, 1_000):,.4f} at most"
     assert lines["price"].startswith(price)
+
+
+def test_texts_to_be_continued_are_counted_without_a_template(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(f"{json.dumps({'prompt': TEXT})}\n")
+    asked = [BatchRequest(TEXT, options={"prompt_form": "completion"})]
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        estimate(asked, {}, mode="auto", rate=0)
+    count = count_tokens(TEXT)
+    assert f"about {1 + count:,} tokens (estimated), at most {1 + count:,}" in shown.getvalue()
 
 
 def test_a_schema_that_the_service_may_add_to_each_prompt_is_in_the_bound(source: Path, tmp_path: Path) -> None:

@@ -32,9 +32,26 @@ def body(model_input: Input, options: Mapping[str, Any] | None = None, **more: A
     return sent
 
 
-def test_a_text_goes_in_the_prompt_form_and_messages_in_theirs() -> None:
-    assert body("hi") == {"prompt": "hi"}
-    assert body([Message("user", "hi"), {"role": "assistant", "content": "yo"}]) == {
+def test_a_text_is_the_message_of_a_user_or_a_prompt_on_request() -> None:
+    for options in ({}, {"prompt_form": "chat"}, {"prompt_form": None}, {"raw": False}):
+        assert "prompt" not in (sent := body("hi", options))
+        assert sent["messages"] == [{"role": "user", "content": "hi"}]
+    assert body("hi", {"prompt_form": "completion"}) == {"prompt": "hi"}
+    assert (
+        body("hi", {"raw": True})
+        == body("hi", {"raw": True, "prompt_form": "completion"})
+        == {
+            "prompt": "hi",
+            "raw": True,
+        }
+    )
+    assert body("hi", {"prompt_form": "completion", "lora": "mine"}) == {"prompt": "hi", "lora": "mine"}
+    assert body("hi", {"lora": "mine"}) == {"messages": [{"role": "user", "content": "hi"}], "lora": "mine"}
+
+
+@pytest.mark.parametrize("options", [{}, {"prompt_form": "completion"}, {"prompt_form": "chat"}])
+def test_messages_go_in_the_messages_form(options: dict[str, Any]) -> None:
+    assert body([Message("user", "hi"), {"role": "assistant", "content": "yo"}], options) == {
         "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
     }
 
@@ -62,8 +79,20 @@ def test_every_setting_of_the_schema_is_sent_under_its_name() -> None:
 
 def test_nothing_is_sent_that_was_not_set() -> None:
     assert body("hi", {"temperature": None, "stop": ["x"], "timeout": 5, "max_retries": 0, "raw": None}) == {
-        "prompt": "hi"
+        "messages": [{"role": "user", "content": "hi"}]
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"raw": True, "prompt_form": "chat"}, "prompt_form: can't be 'chat' with raw=True"),
+        ({"prompt_form": "prompt"}, "prompt_form: Input should be 'chat' or 'completion'"),
+    ],
+)
+def test_forms_that_cannot_be_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRequestError, match=words):
+        call_options(options)
 
 
 def test_headers_carry_the_token_the_gateway_and_the_session() -> None:
@@ -190,5 +219,6 @@ def test_whatever_passes_the_checks_is_a_body_of_the_published_schema(
     text: str, temperature: float | None, top_k: int | None, seed: int | None, stream: bool
 ) -> None:
     options = {"temperature": temperature, "top_k": top_k, "seed": seed}
-    assert body(text, options, stream=stream)["prompt"] == text
+    assert body(text, options, stream=stream)["messages"] == [{"role": "user", "content": text}]
+    assert body(text, {**options, "prompt_form": "completion"}, stream=stream)["prompt"] == text
     assert body([Message("user", text)], options, stream=stream)["messages"][0]["content"] == text

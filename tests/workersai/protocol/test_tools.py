@@ -277,11 +277,13 @@ def test_what_json_schema_cannot_say_is_refused() -> None:
             tool_of(function)
 
 
-def test_a_text_with_tools_is_a_message_and_raw_markup_takes_none() -> None:
+def test_a_text_with_tools_is_a_message_and_a_prompt_takes_none() -> None:
     offer = offer_of([get_weather], None)
     assert body(offer, "hi")["messages"] == [{"role": "user", "content": "hi"}]
-    with pytest.raises(BadRequestError, match="raw: a prompt in the model's own markup takes no tools"):
+    with pytest.raises(BadRequestError, match="raw=True sends the text as a prompt, and the service takes no tools"):
         request_of(SETTINGS, "hi", CallOptions(raw=True), offer=offer)
+    with pytest.raises(BadRequestError, match="Leave out prompt_form='completion' to send the text as a message"):
+        request_of(SETTINGS, "hi", CallOptions(prompt_form="completion"), offer=offer)
     with pytest.raises(BadRequestError, match="prompt is empty"):
         request_of(SETTINGS, "", CallOptions(), offer=offer)
 
@@ -362,7 +364,8 @@ def test_json_mode_has_the_bare_schema_with_name_and_description(source: Any, ti
     schema = mode.wire["json_schema"]
     assert (schema["title"], schema["description"], schema["required"]) == (title, description, ["city"])
     assert schema["properties"]["days"] == {"type": "integer", "description": "Days"}
-    PROMPT.validate(json.loads(request_of(SETTINGS, "hi", CallOptions(), json_mode=mode).content))
+    options = CallOptions(prompt_form="completion")
+    PROMPT.validate(json.loads(request_of(SETTINGS, "hi", options, json_mode=mode).content))
 
 
 def test_a_json_object_of_any_kind_and_plain_text_can_be_asked_for() -> None:
