@@ -12,5 +12,5 @@ from workersai.local import LocalServer
 @pytest.fixture(scope="session")
 def echo() -> Iterator[LocalServer]:
     """A server that says back what it was told last, for tests that look at single requests only."""
-    with LocalServer(lambda request: request.prompt or request.messages[-1].content) as server:
+    with LocalServer(lambda request: request.prompt or request.messages[-1].content, dialect="native") as server:
         yield server
