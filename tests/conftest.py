@@ -69,7 +69,7 @@ def _strict_servers() -> Iterator[None]:
 
 
 @contextmanager
-def _by_default(dialect: str) -> Iterator[None]:
+def by_default(dialect: str) -> Iterator[None]:
     """Local servers speak that dialect, unless a test names another one."""
     defaults = LocalServer.__init__.__kwdefaults__
     assert defaults is not None
@@ -82,15 +82,8 @@ def _by_default(dialect: str) -> Iterator[None]:
 def every_dialect(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each test that uses it runs once with each dialect of the local server, whose name it gets."""
     dialect: str = request.param
-    with _by_default(dialect):
+    with by_default(dialect):
         yield dialect
-
-
-@pytest.fixture
-def native_dialect() -> Iterator[None]:
-    """For tests of the native bodies themselves."""
-    with _by_default("native"):
-        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
