@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing, closing
 from typing import Any, Protocol, TypeVar
 
+import pytest
 from pydantic import BaseModel
 
 from workersai import AsyncClient, CallOptions, Client, Completion, Delta, Settings
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 PATIENCE = 300.0
 """Seconds that end a test which would hang; a slow machine that is busy with other work comes nowhere near."""
+
+EVERY_DIALECT = pytest.mark.usefixtures("every_dialect")
+"""The test runs with each dialect of the local server: what it expects must not depend on the shape of a reply."""
 
 Serve = Callable[[Script], LocalServer]
 ServeLengths = Callable[[Faults | None], LocalServer]

@@ -19,7 +19,7 @@ from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.events.span import SpanDropEvent
 
 from llamaindex_workersai import WorkersAI
-from tests.support import Serve, connection
+from tests.support import EVERY_DIALECT, Serve, connection
 from workersai import errors
 from workersai.local.engine import GenerationRequest
 from workersai.local.scripted import Refusal, ScriptedAnswer
@@ -40,6 +40,7 @@ def batch_api(llm: WorkersAI, face: str, inputs: Any, **options: Any) -> list[An
     return asyncio.run(llm.abatch_api(inputs, **options))
 
 
+@EVERY_DIALECT
 @FACES
 def test_prompts_give_completions_and_messages_chat_responses(serve: Serve, face: str, tmp_path: Path) -> None:
     server = serve(script)

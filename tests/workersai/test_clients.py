@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import PATIENCE, Driver, Serve, connection, outcome_in_time
+from tests.support import EVERY_DIALECT, PATIENCE, Driver, Serve, connection, outcome_in_time
 from workersai import AsyncClient, Client, Message, Usage, errors
 from workersai.local.engine import CalledTool, RawReply
 from workersai.local.scripted import Answer, Gate, Refusal
@@ -28,6 +28,7 @@ def refusals_then(*refusals: Refusal | RawReply) -> Callable[[Any], Any]:
     return lambda request: waiting.pop(0) if waiting else "at last"
 
 
+@EVERY_DIALECT
 def test_a_run_gives_the_whole_answer(driver: Driver, serve: Serve) -> None:
     server = serve(Answer("Hello world", usage=None) for _ in range(2))
     completion = driver.run(connection(server), HI, temperature=0.5)
@@ -41,6 +42,7 @@ def test_a_run_gives_the_whole_answer(driver: Driver, serve: Serve) -> None:
     assert server.requests[-1].body == {"prompt": "a prompt", "max_tokens": 4096}
 
 
+@EVERY_DIALECT
 def test_a_stream_gives_the_answer_in_pieces(driver: Driver, serve: Serve) -> None:
     server = serve([Answer(pieces=["Hé", "llo ", "東京"])])
     deltas = driver.stream(connection(server), HI)
@@ -49,6 +51,7 @@ def test_a_stream_gives_the_answer_in_pieces(driver: Driver, serve: Serve) -> No
     assert server.requests[0].body["stream"] is True
 
 
+@EVERY_DIALECT
 def test_streamed_and_unstreamed_are_the_same_answer(driver: Driver, serve: Serve) -> None:
     answer = Answer("It is sunny.", usage=None, tool_calls=(CalledTool("f", {"a": 1}),))
     server = serve(lambda _: answer)
@@ -60,6 +63,7 @@ def test_streamed_and_unstreamed_are_the_same_answer(driver: Driver, serve: Serv
     assert (streamed.usage, streamed.finish_reason) == (whole.usage, whole.finish_reason)
 
 
+@EVERY_DIALECT
 def test_json_mode_gives_the_object_as_json_text(driver: Driver, serve: Serve) -> None:
     server = serve([Answer(object={"a": [1, "é"]})])
     response_format = {"type": "json_schema", "json_schema": {"type": "object"}}
@@ -119,6 +123,7 @@ def test_a_wait_that_is_too_long_is_left_to_the_caller(driver: Driver, serve: Se
     assert (caught.value.retry_after, len(server.requests)) == (86400.0, 1)
 
 
+@EVERY_DIALECT
 def test_a_stream_is_not_tried_again_once_a_piece_was_handed_over(driver: Driver, serve: Serve) -> None:
     server = serve([Answer(pieces=["Hel"], failure=Refusal(3040, "busy", 429)), "never"])
     with pytest.raises(errors.RateLimitError) as caught:
@@ -224,6 +229,7 @@ def test_leaving_a_stream_early_closes_its_connection_and_leaves_the_client_usab
     assert server.requests[0].wait() == "disconnected"
 
 
+@EVERY_DIALECT
 def test_a_stop_string_ends_the_stream_and_closes_its_connection(driver: Driver, serve: Serve) -> None:
     endless = Answer(pieces=["one ", "t", "wo ", "TH", "REE"] + ["more "] * 10**6)
     server = serve(lambda _: endless)

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.support import PATIENCE, Driver, Serve, connection
+from tests.support import EVERY_DIALECT, PATIENCE, Driver, Serve, connection
 from workersai import CATALOG, AsyncClient, Client, CostTracker, Message, ModelCard
 from workersai import Usage as Told
 from workersai.errors import (
@@ -114,6 +114,7 @@ def test_a_tracker_counts_cached_input_at_its_price_and_reserves_the_full_one(
         driver.run(connection(server), "hi " * 100, model=caching_model, max_tokens=1)
 
 
+@EVERY_DIALECT
 def test_calls_inside_are_counted_and_others_are_not(driver: Driver, server: LocalServer) -> None:
     settings = connection(server)
     with CostTracker() as cost:
@@ -131,6 +132,7 @@ def test_calls_inside_are_counted_and_others_are_not(driver: Driver, server: Loc
     assert cost.cached_tokens == 30
 
 
+@EVERY_DIALECT
 def test_both_frameworks_count_and_tell_the_cost(server: LocalServer) -> None:
     chat, llm = ChatWorkersAI(**connection(server)), WorkersAI(**connection(server))
     with CostTracker() as cost:
@@ -256,6 +258,7 @@ def test_a_thread_with_a_tracker_of_its_own_counts_in_both(server: LocalServer) 
     assert [sums(cost), sums(inners[0])] == [costing(1)] * 2
 
 
+@EVERY_DIALECT
 def test_two_requests_for_one_answer_are_two(serve: Serve) -> None:
     class Weather(BaseModel):
         """The weather."""
@@ -273,6 +276,7 @@ def test_two_requests_for_one_answer_are_two(serve: Serve) -> None:
     assert sums(cost) == costing(2)
 
 
+@EVERY_DIALECT
 def test_refusals_cost_nothing_and_retries_are_counted_once(driver: Driver, serve: Serve) -> None:
     busy = Refusal(3040, "AiError: No capacity", 429)
     server = serve([busy, ANSWER, Refusal(5007, "No such model"), RawReply([b'data: {"errors":[{"code":3040}]}\n\n'])])
@@ -463,6 +467,7 @@ def test_a_tracker_belongs_to_its_process() -> None:
         pickle.dumps(CostTracker())
 
 
+@EVERY_DIALECT
 def test_calls_of_tools_count(serve: Serve) -> None:
     def get_time() -> str:
         """The time."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.support import PATIENCE, Serve, connection
+from tests.support import EVERY_DIALECT, PATIENCE, Serve, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from workersai import AsyncClient, Client, CostTracker, Message, RateLimit, ToolCall, errors
 from workersai.batch import Batch, BatchRequest, BatchResult
@@ -41,6 +41,7 @@ def calls_at(server: LocalServer) -> list[dict[str, Any]]:
     return [record.body for record in server.requests if {"prompt", "messages"} & (record.body or {}).keys()]
 
 
+@EVERY_DIALECT
 @BOTH
 def test_each_request_has_its_own_answer(jobs: JobDriver, serve: Serve, mode: str) -> None:
     server = serve(echo)
@@ -322,6 +323,7 @@ def get_weather(city: str) -> str:
     return city
 
 
+@EVERY_DIALECT
 def test_tools_and_schemas_are_kept_as_they_were_meant(jobs: JobDriver, serve: Serve, tmp_path: Any) -> None:
     def script(request: GenerationRequest) -> Answer:
         if request.tools:
@@ -341,6 +343,7 @@ def test_tools_and_schemas_are_kept_as_they_were_meant(jobs: JobDriver, serve: S
     assert by_index(jobs.run(server, requests, journal=tmp_path / "job"))[0].completion == first.completion
 
 
+@EVERY_DIALECT
 @BOTH
 def test_costs_are_counted_and_kept_in_the_journal(jobs: JobDriver, serve: Serve, mode: str) -> None:
     with CostTracker() as cost:
@@ -493,6 +496,7 @@ def _stop_once_queued(server: LocalServer, job: Batch) -> None:
     job.stop()
 
 
+@EVERY_DIALECT
 def test_a_cut_answer_of_a_batch_does_not_pass_for_a_whole_one(serve: Serve) -> None:
     server = serve(lambda request: "word " * 50 if request.prompt == "long" else "short")
     with Client(**connection(server)) as client:
