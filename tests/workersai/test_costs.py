@@ -34,7 +34,8 @@ from workersai.errors import (
     StreamInterruptedError,
 )
 from workersai.local import Answer, CalledTool, Gate, LocalServer, RawReply, Refusal
-from workersai.local.engine import Usage
+from workersai.local.dialects import DialectName
+from workersai.local.engine import GenerationRequest, Usage
 
 PRICE = 0.29e-6 * 1_000 + 2.25e-6 * 200
 ANSWER = Answer("It is sunny.", usage=Usage(1_000, 200, 30))
@@ -294,13 +295,24 @@ def test_refusals_cost_nothing_and_retries_are_counted_once(driver: Driver, serv
 # What is not known
 
 
-def test_a_stream_that_is_left_is_a_call_of_unknown_cost(driver: Driver, serve: Serve) -> None:
-    server = serve(lambda request: Answer(pieces=iter(lambda: "word ", None)) if request.stream else ANSWER)
-    with CostTracker(budget=1) as cost:
-        driver.first(connection(server), "hi")
+def endless(request: GenerationRequest) -> Answer:
+    return Answer(pieces=iter(lambda: "word ", None)) if request.stream else ANSWER
+
+
+@pytest.mark.parametrize("dialect", ["native", "chat"])
+def test_a_stream_that_is_left_is_a_call_of_unknown_cost(driver: Driver, dialect: DialectName) -> None:
+    with LocalServer(endless, dialect=dialect) as server, CostTracker(budget=1) as cost:
+        driver.first(connection(server), [Message("user", "hi")])
     assert (cost.calls, cost.unpriced_calls) == (2, 1)
     assert cost.cost_usd == pytest.approx(PRICE)
     assert repr(cost) == "<CostTracker: 2 calls, 1 of them unpriced; 1,000 + 200 tokens; $0.000740 of $1.000000>"
+
+
+def test_a_hybrid_stream_that_is_left_costs_at_least_the_tokens_that_came(driver: Driver) -> None:
+    with LocalServer(endless, dialect="hybrid") as server, CostTracker(budget=1) as cost:
+        driver.first(connection(server), [Message("user", "hi")])
+    assert (cost.calls, cost.unpriced_calls) == (2, 1)
+    assert cost.cost_usd > PRICE * 1.001
 
 
 def test_a_stream_that_was_cut_off_is_a_call_of_unknown_cost(driver: Driver, serve: Serve) -> None:
