@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.support import AsyncDriver, Driver, Lengths, Serve, ServeLengths, SyncDriver
 from workersai.client import _POOLS
 from workersai.local import LocalServer
+from workersai.local.dialects import DialectName
 from workersai.local.engine import Event, GenerationRequest
 from workersai.local.smollm import SmolLM
 
@@ -64,6 +66,24 @@ def _strict_servers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(defaults, "strict", value=True)
         yield
+
+
+@contextmanager
+def by_default(dialect: str) -> Iterator[None]:
+    """Local servers speak that dialect, unless a test names another one."""
+    defaults = LocalServer.__init__.__kwdefaults__
+    assert defaults is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(defaults, "dialect", dialect)
+        yield
+
+
+@pytest.fixture(params=get_args(DialectName))
+def every_dialect(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each test that uses it runs once with each dialect of the local server, whose name it gets."""
+    dialect: str = request.param
+    with by_default(dialect):
+        yield dialect
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+import pytest
 from pydantic import BaseModel
 
-from workersai import AsyncClient, CallOptions, Client, Completion, Delta, Settings
+from workersai import AsyncClient, CallOptions, Client, Completion, Delta, Settings, Usage
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest, RawReply
 from workersai.local.faults import Faults
@@ -24,6 +26,9 @@ T = TypeVar("T")
 
 PATIENCE = 300.0
 """Seconds that end a test which would hang; a slow machine that is busy with other work comes nowhere near."""
+
+EVERY_DIALECT = pytest.mark.usefixtures("every_dialect")
+"""The test runs with each dialect of the local server: what it expects must not depend on the shape of a reply."""
 
 Serve = Callable[[Script], LocalServer]
 ServeLengths = Callable[[Faults | None], LocalServer]
@@ -79,6 +84,11 @@ def outcome_in_time(attempt: Callable[[float], T], came: Callable[[T], bool]) ->
         if came(outcome):
             return outcome
     return attempt(30.0)
+
+
+def token_counts(usage: Usage | None) -> Usage | None:
+    """A usage without the neurons, which some shapes of a reply have and others lack."""
+    return None if usage is None else replace(usage, neurons=None)
 
 
 class Node(BaseModel):

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableBinding
 
 from langchain_workersai import ChatWorkersAI
-from tests.support import Serve, asked_text, connection
+from tests.support import EVERY_DIALECT, Serve, asked_text, connection
 from workersai import errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, GenerationRequest
@@ -59,6 +59,7 @@ def get_weather(city: str) -> str:
     return city
 
 
+@EVERY_DIALECT
 @FACES
 def test_answers_are_messages_in_the_order_of_the_inputs(serve: Serve, face: str) -> None:
     server = serve(script)
@@ -85,6 +86,7 @@ def test_a_failed_input_is_langchains_error_where_it_is_asked_for(serve: Serve, 
     assert isinstance(found[1], ModelError)
 
 
+@EVERY_DIALECT
 @FACES
 def test_bound_tools_and_options_go_into_bulk_work(serve: Serve, face: str) -> None:
     server = serve(script)

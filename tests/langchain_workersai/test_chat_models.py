@@ -18,7 +18,7 @@ from pydantic import SecretStr, ValidationError
 
 from langchain_workersai import ChatWorkersAI
 from tests.langchain_workersai.face import Face
-from tests.support import Serve, connection
+from tests.support import EVERY_DIALECT, Serve, connection
 from workersai import RateLimit, errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, GenerationRequest, Usage
@@ -51,6 +51,7 @@ USAGE = {
 }
 
 
+@EVERY_DIALECT
 def test_an_answer_has_its_text_usage_and_metadata(face: Face, serve: Serve) -> None:
     answer = face.whole(chat(serve(sunny), session_affinity="s1"), "How is the weather?")
     assert answer.text == "It is sunny."
@@ -60,6 +61,7 @@ def test_an_answer_has_its_text_usage_and_metadata(face: Face, serve: Serve) -> 
     assert answer.response_metadata["request_id"].endswith("-LOC")
 
 
+@EVERY_DIALECT
 def test_a_stream_merges_into_the_answer_with_usage_and_metadata(face: Face, serve: Serve) -> None:
     chunks = face.pieces(chat(serve(sunny), session_affinity="s1"), "How is the weather?")
     assert [chunk.text for chunk in chunks] == [*PIECES, ""]
@@ -72,6 +74,7 @@ def test_a_stream_merges_into_the_answer_with_usage_and_metadata(face: Face, ser
     assert whole.response_metadata["request_id"].endswith("-LOC")
 
 
+@EVERY_DIALECT
 @pytest.mark.parametrize("at", ["field", "call"])
 def test_without_stream_usage_a_stream_has_none(face: Face, serve: Serve, at: str) -> None:
     server = serve(sunny)
@@ -121,6 +124,7 @@ def test_the_account_cannot_be_changed_for_one_call(face: Face, serve: Serve, na
         face.whole(chat(serve(sunny)), "hi", **{name: "other"})
 
 
+@EVERY_DIALECT
 def test_stop_strings_can_be_bound_or_given_or_be_a_field(face: Face, serve: Serve) -> None:
     server = serve(lambda _: Answer(pieces=["one t", "wo thr", "ee"]))
     assert face.whole(chat(server).bind(stop=["two"]), "hi").text == "one "
@@ -236,6 +240,7 @@ def test_a_connection_that_cannot_be_made_is_langchains_error_as_well(face: Face
     assert isinstance(caught.value, errors.APIConnectionError)
 
 
+@EVERY_DIALECT
 def test_a_failed_stream_keeps_what_came_in_the_error(face: Face, serve: Serve) -> None:
     model = chat(serve([Answer(pieces=["Hel"], failure=Refusal(5000, "no", 500))]))
     with pytest.raises(langchain.ModelAPIError) as caught:
@@ -261,6 +266,7 @@ class AsyncTokens(AsyncCallbackHandler):
         self.seen.append(token)
 
 
+@EVERY_DIALECT
 @pytest.mark.parametrize("handler", [Tokens, AsyncTokens])
 @pytest.mark.parametrize("via", ["stream", "streaming"])
 def test_a_callback_sees_each_piece_of_text_once_and_in_order(
@@ -337,6 +343,7 @@ def test_a_batch_is_answered_in_order(serve: Serve) -> None:
     assert [answer.text for answer in asyncio.run(model.abatch(asked))] == [f"you said {text}" for text in asked]
 
 
+@EVERY_DIALECT
 def test_usage_is_summed_up_by_langchains_own_handler(face: Face, serve: Serve) -> None:
     counter = UsageMetadataCallbackHandler()
     model = chat(serve(sunny))
@@ -345,6 +352,7 @@ def test_usage_is_summed_up_by_langchains_own_handler(face: Face, serve: Serve) 
     assert counter.usage_metadata[MODEL]["total_tokens"] == 28
 
 
+@EVERY_DIALECT
 def test_calls_of_a_tool_become_langchains(face: Face, serve: Serve) -> None:
     model = chat(serve(lambda _: Answer(tool_calls=(CalledTool("get_weather", {"city": "東京"}),))))
     (call,) = face.whole(model, "hi").tool_calls
@@ -354,6 +362,7 @@ def test_calls_of_a_tool_become_langchains(face: Face, serve: Serve) -> None:
     assert whole.response_metadata["finish_reason"] == "tool_calls"
 
 
+@EVERY_DIALECT
 @pytest.mark.parametrize("version", ["v0", "v1"])
 def test_text_and_calls_of_one_stream_stay_apart(face: Face, serve: Serve, version: str) -> None:
     answer = Answer("Let me look.", tool_calls=(CalledTool("f", {"a": 1}), CalledTool("g", {})))

@@ -21,7 +21,7 @@ from pydantic import SecretStr, ValidationError
 
 from langchain_workersai import ChatWorkersAI, WorkersAILLM
 from tests.langchain_workersai.face import Face
-from tests.support import PATIENCE, Serve, asked_text, asked_text_of, connection
+from tests.support import EVERY_DIALECT, PATIENCE, Serve, asked_text, asked_text_of, connection
 from workersai import DEFAULT_MODEL, CostTracker, RateLimit, count_tokens, errors
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest, RawReply, Usage
@@ -105,6 +105,7 @@ def test_every_setting_is_a_field_and_a_keyword_of_one_call(face: Face, serve: S
     assert batched.body == fields | top_k | {"temperature": 0.1, "top_p": 0.5, "seed": 4}
 
 
+@EVERY_DIALECT
 def test_a_raw_prompt_is_sent_as_it_is_written(face: Face, serve: Serve) -> None:
     server = serve(sunny)
     chain = PromptTemplate.from_template(MARKUP) | text_model(server, raw=True)
@@ -123,6 +124,7 @@ def test_it_is_a_part_of_a_chain(face: Face, serve: Serve) -> None:
     assert face.whole(messages | text_model(server), {"word": "no"}) == "<System: Be brief.\nHuman: no>"
 
 
+@EVERY_DIALECT
 def test_stop_strings_can_be_bound_or_given_or_be_a_field(face: Face, serve: Serve) -> None:
     server = serve(lambda _: Answer(pieces=["one t", "wo thr", "ee"]))
     assert face.whole(text_model(server).bind(stop=["two"]), "hi") == "one "
@@ -230,6 +232,7 @@ def test_prompts_are_all_looked_at_before_one_is_sent(face: Face, serve: Serve) 
     assert face.generated(text_model(server), []).generations == []
 
 
+@EVERY_DIALECT
 def test_what_is_known_of_an_answer_is_in_its_generation(face: Face, serve: Serve) -> None:
     seen = Seen()
     model = text_model(serve(sunny), callbacks=[seen])
@@ -248,11 +251,13 @@ def test_what_is_known_of_an_answer_is_in_its_generation(face: Face, serve: Serv
     assert told | {"request_id": ""} == info | {"request_id": ""}
 
 
+@EVERY_DIALECT
 def test_a_stop_at_max_tokens_is_told(face: Face, serve: Serve) -> None:
     model = text_model(serve(lambda _: Answer("cut", finish_reason="length")), max_tokens=1)
     assert face.generated(model, ["hi"]).generations[0][0].generation_info["finish_reason"] == "length"
 
 
+@EVERY_DIALECT
 @pytest.mark.parametrize("via", ["stream", "field", "keyword"])
 def test_callbacks_are_told_of_the_start_each_piece_and_the_end(face: Face, serve: Serve, via: str) -> None:
     seen = Seen()
@@ -408,6 +413,7 @@ def test_an_error_is_ours_and_langchains(
     assert seen.errors == [caught.value]
 
 
+@EVERY_DIALECT
 def test_a_failed_stream_keeps_what_came_in_the_error(face: Face, serve: Serve) -> None:
     model = text_model(serve([Answer(pieces=["Hel"], failure=Refusal(5000, "no", 500))]))
     with pytest.raises(langchain.ModelAPIError) as caught:

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from langchain_workersai import ChatWorkersAI
 from tests.langchain_workersai.face import Face
-from tests.support import Node, Serve, connection, openai_stream
+from tests.support import EVERY_DIALECT, Node, Serve, connection, openai_stream
 from tests.typed_dicts import PARAMETERS, TRIPS
 from workersai import errors
 from workersai.local import LocalServer
@@ -70,6 +70,7 @@ def chat(server: LocalServer, **fields: Any) -> ChatWorkersAI:
     return ChatWorkersAI(**connection(server), **fields)
 
 
+@EVERY_DIALECT
 @KINDS
 def test_json_schema_is_the_default_and_asks_for_json_mode(
     face: Face, serve: Serve, schema: Any, expected: Any
@@ -85,6 +86,7 @@ def test_json_schema_is_the_default_and_asks_for_json_mode(
         assert not record.body.get("stream")
 
 
+@EVERY_DIALECT
 @KINDS
 def test_function_calling_forces_the_call(face: Face, serve: Serve, schema: Any, expected: Any) -> None:
     def call(request: Any) -> Answer:
@@ -136,6 +138,7 @@ def test_tracing_gets_the_schema(serve: Serve) -> None:
         assert sorted(traced["schema"]["required"]) == ["place", "to"]
 
 
+@EVERY_DIALECT
 def test_function_calling_streams_the_object_as_it_grows(face: Face, serve: Serve) -> None:
     start = {"id": "c1", "type": "function", "index": 0, "function": {"name": "Story"}}
     pieces = ['{"title": "A ', 'cat", "pages', '": [1', ", 2]}"]
@@ -164,6 +167,7 @@ def test_function_calling_streams_the_object_as_it_grows(face: Face, serve: Serv
     ]
 
 
+@EVERY_DIALECT
 @pytest.mark.parametrize(("schema", "expected"), [(Person, Person(**ANN)), (PersonDict, ANN), (None, ANN)])  # type: ignore[arg-type]
 def test_json_mode_asks_for_any_object(face: Face, serve: Serve, schema: Any, expected: Any) -> None:
     server = serve(lambda _: Answer(object=ANN))
@@ -200,6 +204,7 @@ def test_a_null_is_put_back_wherever_it_is_missing(serve: Serve) -> None:
     assert answer.by_name["x"].b == 5
 
 
+@EVERY_DIALECT
 def test_a_null_that_the_model_could_not_send_is_put_back(face: Face, serve: Serve) -> None:
     llm = chat(serve(lambda _: Answer(object={"name": "Ann"}))).with_structured_output(Person)
     answers: list[Any] = [face.whole(llm, "hi"), *face.pieces(llm, "hi")]
@@ -307,6 +312,7 @@ def test_a_bad_schema_is_refused_at_once(serve: Serve, given: Any, says: str) ->
         chat(serve("never")).with_structured_output(**given)
 
 
+@EVERY_DIALECT
 def test_response_format_on_a_call_is_json_mode(face: Face, serve: Serve) -> None:
     server = serve(lambda _: Answer(object=ANN))
     envelope = {

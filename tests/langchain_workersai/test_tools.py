@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from langchain_workersai import ChatWorkersAI
 from tests.langchain_workersai.face import Face
-from tests.support import Node, Serve, calling, connection, openai_stream
+from tests.support import EVERY_DIALECT, Node, Serve, calling, connection, openai_stream
 from tests.typed_dicts import PARAMETERS as TRIP_PARAMETERS
 from tests.typed_dicts import TRIPS
 from workersai import errors
@@ -169,6 +169,7 @@ def test_every_way_to_choose_a_tool_is_sent(serve: Serve, choice: Any, sent: Any
     assert server.requests[0].body.get("tool_choice") == sent
 
 
+@EVERY_DIALECT
 def test_calls_come_back_with_ids(face: Face, serve: Serve) -> None:
     message = face.whole(chat(serve([Answer(tool_calls=CALLS)])).bind_tools([get_weather]), "hi")
     assert [(call["name"], call["args"]) for call in message.tool_calls] == [
@@ -227,6 +228,7 @@ def test_a_call_without_arguments_is_valid_streamed_or_not(face: Face, serve: Se
         assert [(call["id"], call["args"]) for call in message.tool_calls] == [("c1", {})]
 
 
+@EVERY_DIALECT
 def test_a_call_written_as_text_is_a_call_and_prose_is_not_held_up(face: Face, serve: Serve) -> None:
     leaked = '{"type": "function", "name": "get_weather", "parameters": {"city": "Paris"}}'
     llm = chat(serve([leaked, leaked, Answer(pieces=["It ", "is."])])).bind_tools([get_weather])
@@ -236,6 +238,7 @@ def test_a_call_written_as_text_is_a_call_and_prose_is_not_held_up(face: Face, s
     assert [chunk.text for chunk in face.pieces(llm, "hi")] == ["It ", "is.", ""]
 
 
+@EVERY_DIALECT
 def test_one_call_at_a_time(face: Face, serve: Serve) -> None:
     llm = chat(serve(lambda _: Answer(tool_calls=CALLS))).bind_tools([get_weather], parallel_tool_calls=False)
     for message in (face.whole(llm, "hi"), added(face.pieces(llm, "hi"))):
@@ -261,6 +264,7 @@ def test_strict_closes_the_objects(serve: Serve) -> None:
     assert "strict" not in function, "the published schema has no such field"
 
 
+@EVERY_DIALECT
 def test_a_history_of_calls_goes_back(face: Face, serve: Serve) -> None:
     server = serve("It rains.")
     call = {"id": "c1", "name": "get_weather", "args": {"city": "Paris"}, "type": "tool_call"}

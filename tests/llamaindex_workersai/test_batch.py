@@ -19,7 +19,7 @@ from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.events.span import SpanDropEvent
 
 from llamaindex_workersai import WorkersAI
-from tests.support import Serve, asked_text, connection
+from tests.support import EVERY_DIALECT, Serve, asked_text, connection
 from workersai import errors
 from workersai.local import LocalServer
 from workersai.local.engine import GenerationRequest
@@ -41,6 +41,7 @@ def batch_api(llm: WorkersAI, face: str, inputs: Any, **options: Any) -> list[An
     return asyncio.run(llm.abatch_api(inputs, **options))
 
 
+@EVERY_DIALECT
 @FACES
 def test_prompts_give_completions_and_messages_chat_responses(serve: Serve, face: str, tmp_path: Path) -> None:
     server = serve(script)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from llamaindex_workersai import WorkersAI
 from tests.llamaindex_workersai.face import Face
-from tests.support import Serve, connection
+from tests.support import EVERY_DIALECT, Serve, connection
 from workersai import RateLimit, count_tokens, errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, GenerationRequest, Usage
@@ -47,6 +47,7 @@ def text_of(response: Any) -> str:
 WAYS = pytest.mark.parametrize(("method", "given"), [("chat", HI), ("complete", "hi")])
 
 
+@EVERY_DIALECT
 @WAYS
 def test_an_answer_has_its_text_and_usage(face: Face, serve: Serve, method: str, given: Any) -> None:
     response = face.whole(model(serve(sunny)), method, given)
@@ -57,6 +58,7 @@ def test_an_answer_has_its_text_and_usage(face: Face, serve: Serve, method: str,
     assert response.raw["request_id"].endswith("-LOC")
 
 
+@EVERY_DIALECT
 @WAYS
 def test_a_stream_grows_to_the_answer(face: Face, serve: Serve, method: str, given: Any) -> None:
     responses = face.pieces(model(serve(sunny)), method, given)
@@ -96,6 +98,7 @@ def test_every_setting_is_a_field_and_a_keyword_of_one_call(face: Face, serve: S
     assert second.headers["x-session-affinity"] == "s"
 
 
+@EVERY_DIALECT
 @WAYS
 def test_stop_strings_end_the_text(face: Face, serve: Serve, method: str, given: Any) -> None:
     llm = model(serve(lambda _: Answer(pieces=["one t", "wo thr", "ee"])), stop=["three"])
@@ -147,6 +150,7 @@ def test_a_failure_is_an_error_of_ours(face: Face, serve: Serve, method: str, gi
         face.pieces(llm, method, given)
 
 
+@EVERY_DIALECT
 def test_a_call_of_a_tool_is_a_block_of_the_message(face: Face, serve: Serve) -> None:
     llm = model(serve(lambda _: Answer(tool_calls=(CalledTool("f", {"a": 1}),))))
     for response in (face.whole(llm, "chat", HI), face.pieces(llm, "chat", HI)[-1]):
@@ -211,6 +215,7 @@ def test_instrumentation_is_told_the_settings_and_neither_account_nor_token() ->
     }
 
 
+@EVERY_DIALECT
 @WAYS
 def test_the_token_counter_of_llamaindex_counts(face: Face, serve: Serve, method: str, given: Any) -> None:
     counter = TokenCountingHandler(tokenizer=str.split)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, field_validator
 from llamaindex_workersai import WorkersAI
 from llamaindex_workersai.structured import StructuredOutputError
 from tests.llamaindex_workersai.face import Face
-from tests.support import Node, Serve, calling, connection, openai_stream
+from tests.support import EVERY_DIALECT, Node, Serve, calling, connection, openai_stream
 from workersai import errors
 from workersai.local import LocalServer
 from workersai.local.engine import CalledTool, RawReply
@@ -100,6 +100,7 @@ def test_a_call_can_be_required(face: Face, serve: Serve, options: dict[str, Any
     assert server.requests[0].body.get("tool_choice") == sent
 
 
+@EVERY_DIALECT
 def test_streamed_calls_grow_and_the_last_response_has_them_whole(face: Face, serve: Serve) -> None:
     start = {"id": "c1", "type": "function", "index": 0, "function": {"name": "get_weather"}}
     pieces = ['{"city": "Pa', 'ris"}']
@@ -115,6 +116,7 @@ def test_streamed_calls_grow_and_the_last_response_has_them_whole(face: Face, se
     assert responses[-1].raw["finish_reason"] == "tool_calls"
 
 
+@EVERY_DIALECT
 def test_calls_are_one_at_a_time_unless_told_otherwise(face: Face, serve: Serve) -> None:
     llm = model(serve(lambda _: Answer(tool_calls=CALLS)))
     whole = face.whole(llm, "chat_with_tools", [WEATHER], user_msg="hi")
@@ -126,6 +128,7 @@ def test_calls_are_one_at_a_time_unless_told_otherwise(face: Face, serve: Serve)
     assert [kwargs for _, kwargs in selected(llm, both)] == [{"city": "Paris"}, {"city": "Nice"}]
 
 
+@EVERY_DIALECT
 def test_a_call_written_as_text_is_a_call(face: Face, serve: Serve) -> None:
     leaked = '{"type": "function", "name": "get_time", "parameters": {}}'
     llm = model(serve(lambda _: leaked))
@@ -158,12 +161,14 @@ def test_broken_arguments_are_told_and_not_carried_out(face: Face, serve: Serve)
     assert "unexpected keyword argument 'broken arguments'" in output.content
 
 
+@EVERY_DIALECT
 def test_a_completion_tells_of_calls_too(face: Face, serve: Serve) -> None:
     llm = model(serve(lambda _: Answer(tool_calls=CALLS[:1])))
     response = face.whole(llm, "complete", "hi", tools=[WEATHER])
     assert response.additional_kwargs["tool_calls"][0]["arguments"] == {"city": "Paris"}
 
 
+@EVERY_DIALECT
 def test_predict_and_call_carries_the_call_out(face: Face, serve: Serve) -> None:
     llm = model(serve(lambda _: Answer(tool_calls=CALLS)))
     assert face.whole(llm, "predict_and_call", [WEATHER], user_msg="hi").response == "Paris None"
@@ -214,6 +219,7 @@ def test_bad_tools_are_refused_before_a_request(serve: Serve, tools: Any, option
 PROMPT = PromptTemplate("Describe {who}.")
 
 
+@EVERY_DIALECT
 def test_structured_predictions_are_in_json_mode(face: Face, serve: Serve) -> None:
     server = serve(lambda _: Answer(object={"name": "Ann"}))
     llm = model(server, system_prompt="Be brief.")
@@ -233,6 +239,7 @@ def test_options_of_the_call_go_along_and_those_of_programs_do_not(face: Face, s
     assert server.requests[0].body["temperature"] == 0.1
 
 
+@EVERY_DIALECT
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # LlamaIndex calls it
 def test_a_structured_llm_answers_with_objects(face: Face, serve: Serve) -> None:
     llm: Any = model(serve(lambda _: Answer(object={"name": "Ann", "age": 5}))).as_structured_llm(Person)

@@ -74,8 +74,9 @@ def _without_the_extra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def serve_faults() -> Iterator[Any]:
+    """Starts a server whose streams have their usage at the end, so that nothing is known of one that fails."""
     with ExitStack() as stack:
-        yield lambda faults: stack.enter_context(LocalServer("Yes, it is.", faults=faults))
+        yield lambda faults: stack.enter_context(LocalServer("Yes, it is.", faults=faults, dialect="native"))
 
 
 def failing(driver: Driver, server: LocalServer, *, stream: bool, **options: Any) -> None:

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from langchain_workersai import ChatWorkersAI
 from llamaindex_workersai import WorkersAI
-from tests.support import PATIENCE, Driver, Serve, connection
+from tests.support import EVERY_DIALECT, PATIENCE, Driver, Serve, connection
 from workersai import CATALOG, AsyncClient, Client, CostTracker, Message, ModelCard
 from workersai import Usage as Told
 from workersai.errors import (
@@ -34,7 +34,8 @@ from workersai.errors import (
     StreamInterruptedError,
 )
 from workersai.local import Answer, CalledTool, Gate, LocalServer, RawReply, Refusal
-from workersai.local.engine import Usage
+from workersai.local.dialects import DialectName
+from workersai.local.engine import GenerationRequest, Usage
 
 PRICE = 0.29e-6 * 1_000 + 2.25e-6 * 200
 ANSWER = Answer("It is sunny.", usage=Usage(1_000, 200, 30))
@@ -114,6 +115,7 @@ def test_a_tracker_counts_cached_input_at_its_price_and_reserves_the_full_one(
         driver.run(connection(server), "hi " * 100, model=caching_model, max_tokens=1)
 
 
+@EVERY_DIALECT
 def test_calls_inside_are_counted_and_others_are_not(driver: Driver, server: LocalServer) -> None:
     settings = connection(server)
     with CostTracker() as cost:
@@ -131,6 +133,7 @@ def test_calls_inside_are_counted_and_others_are_not(driver: Driver, server: Loc
     assert cost.cached_tokens == 30
 
 
+@EVERY_DIALECT
 def test_both_frameworks_count_and_tell_the_cost(server: LocalServer) -> None:
     chat, llm = ChatWorkersAI(**connection(server)), WorkersAI(**connection(server))
     with CostTracker() as cost:
@@ -256,6 +259,7 @@ def test_a_thread_with_a_tracker_of_its_own_counts_in_both(server: LocalServer) 
     assert [sums(cost), sums(inners[0])] == [costing(1)] * 2
 
 
+@EVERY_DIALECT
 def test_two_requests_for_one_answer_are_two(serve: Serve) -> None:
     class Weather(BaseModel):
         """The weather."""
@@ -273,6 +277,7 @@ def test_two_requests_for_one_answer_are_two(serve: Serve) -> None:
     assert sums(cost) == costing(2)
 
 
+@EVERY_DIALECT
 def test_refusals_cost_nothing_and_retries_are_counted_once(driver: Driver, serve: Serve) -> None:
     busy = Refusal(3040, "AiError: No capacity", 429)
     server = serve([busy, ANSWER, Refusal(5007, "No such model"), RawReply([b'data: {"errors":[{"code":3040}]}\n\n'])])
@@ -290,13 +295,24 @@ def test_refusals_cost_nothing_and_retries_are_counted_once(driver: Driver, serv
 # What is not known
 
 
-def test_a_stream_that_is_left_is_a_call_of_unknown_cost(driver: Driver, serve: Serve) -> None:
-    server = serve(lambda request: Answer(pieces=iter(lambda: "word ", None)) if request.stream else ANSWER)
-    with CostTracker(budget=1) as cost:
-        driver.first(connection(server), "hi")
+def endless(request: GenerationRequest) -> Answer:
+    return Answer(pieces=iter(lambda: "word ", None)) if request.stream else ANSWER
+
+
+@pytest.mark.parametrize("dialect", ["native", "chat"])
+def test_a_stream_that_is_left_is_a_call_of_unknown_cost(driver: Driver, dialect: DialectName) -> None:
+    with LocalServer(endless, dialect=dialect) as server, CostTracker(budget=1) as cost:
+        driver.first(connection(server), [Message("user", "hi")])
     assert (cost.calls, cost.unpriced_calls) == (2, 1)
     assert cost.cost_usd == pytest.approx(PRICE)
     assert repr(cost) == "<CostTracker: 2 calls, 1 of them unpriced; 1,000 + 200 tokens; $0.000740 of $1.000000>"
+
+
+def test_a_hybrid_stream_that_is_left_costs_at_least_the_tokens_that_came(driver: Driver) -> None:
+    with LocalServer(endless, dialect="hybrid") as server, CostTracker(budget=1) as cost:
+        driver.first(connection(server), [Message("user", "hi")])
+    assert (cost.calls, cost.unpriced_calls) == (2, 1)
+    assert cost.cost_usd > PRICE * 1.001
 
 
 def test_a_stream_that_was_cut_off_is_a_call_of_unknown_cost(driver: Driver, serve: Serve) -> None:
@@ -463,6 +479,7 @@ def test_a_tracker_belongs_to_its_process() -> None:
         pickle.dumps(CostTracker())
 
 
+@EVERY_DIALECT
 def test_calls_of_tools_count(serve: Serve) -> None:
     def get_time() -> str:
         """The time."""

@@ -18,6 +18,7 @@ from llama_models.llama3.tokenizer import Tokenizer
 from workersai import Message, Tool, ToolCall, count_tokens, tokens
 from workersai.errors import BadRequestError
 from workersai.protocol.estimate import estimate_tokens
+from workersai.protocol.template import MARKUP
 from workersai.protocol.token_bounds import fewest_tokens, most_tokens
 from workersai.tokens import Tokens
 
@@ -187,8 +188,8 @@ def test_without_the_extra_a_raw_prompt_is_between_the_bounds() -> None:
 
 def test_the_markup_of_a_raw_prompt_is_that_of_the_model() -> None:
     special = set(ENCODING.special_tokens)
-    assert all(tokens._MARKUP.fullmatch(name) for name in special)
-    assert not tokens._MARKUP.fullmatch("<|are|>")
+    assert all(MARKUP.fullmatch(name) for name in special)
+    assert not MARKUP.fullmatch("<|are|>")
 
 
 @pytest.mark.usefixtures("_without_the_extra")

@@ -5,7 +5,7 @@ import shlex
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,7 +20,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @app.command(rich_help_panel=WITHOUT_AN_ACCOUNT)
-def serve(
+def serve(  # noqa: PLR0913 - each is an option of its own
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", min=0, max=65535)] = 8787,
@@ -40,6 +40,12 @@ def serve(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse fields that the published schemas don't list.")
     ] = False,
+    dialect: Annotated[
+        Literal["native", "hybrid", "chat"],
+        typer.Option(
+            help="Shape of the replies: hybrid (Llama 3.3 now), native (until August 2026) or chat (newer models)."
+        ),
+    ] = "hybrid",
     allowed_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,6 +79,7 @@ def serve(
             faults=faults,
             batch_delay=batch_delay,
             strict=strict,
+            dialect=dialect,
             allowed_hosts=allowed_host or (),
         )
     except ValueError as error:

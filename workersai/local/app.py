@@ -28,6 +28,7 @@ from workersai.local.binding import (
     with_gateway,
 )
 from workersai.local.catalogue import listed_models, search_models
+from workersai.local.dialects import DEFAULT_DIALECT, DialectName, has_template, run_dialect
 from workersai.local.door import Door, HostNames
 from workersai.local.embeddings import Embeddings
 from workersai.local.engine import Engine, GenerationRequest
@@ -47,7 +48,6 @@ from workersai.local.wire import (
     REST,
     UNEXPECTED,
     Manner,
-    NativeDialect,
     WireError,
     bad_input,
     error_envelope,
@@ -86,9 +86,10 @@ class LocalApp:
         embedder: Gives the vectors, in place of MiniLM.
         names: The names by which the server may be called. Default: those of this machine's loopback.
         strict: Fields that the published schemas don't list are refused.
+        dialect: The shape of the replies of ``/ai/run``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is an option of its own
         self,
         engine: Engine,
         *,
@@ -100,9 +101,11 @@ class LocalApp:
         embedder: Embedder | None = None,
         names: HostNames | None = None,
         strict: bool = False,
+        dialect: DialectName = DEFAULT_DIALECT,
     ) -> None:
+        self._dialect = dialect
         self.desk = Desk(engine, asyncio.Semaphore(engine.slots))
-        self._batches = Batches(self.desk, delay=batch_delay)
+        self._batches = Batches(self.desk, delay=batch_delay, dialect=dialect)
         self._embeddings = Embeddings(self.desk, embedder, strict=strict)
         self._engine = engine
         self._strict = strict
@@ -195,18 +198,22 @@ class LocalApp:
             return self._embeddings.run(model, body, request.scope[RECORD], manner=manner)
         body = run_body(body, strict=self._strict)
         affine = _names_a_session(request)
-        wanted = request_from_body(body, model=model, session_affinity=affine)
-        await self._check_window(wanted)
-        dialect = NativeDialect(json_mode=wanted.json_schema is not None, tell_cached=affine, manner=manner)
+        wanted = self._request_from(body, model, session_affinity=affine)
+        tokens = await self._check_window(wanted)
+        dialect = run_dialect(self._dialect, wanted, tell_cached=affine, manner=manner)
         busy = bool(body.get("options", {}).get("rejectIfBusy"))
-        return Exchange(self.desk, wanted, dialect, request.scope[RECORD], reject_if_busy=busy)
+        return Exchange(self.desk, wanted, dialect, request.scope[RECORD], prompt_tokens=tokens, reject_if_busy=busy)
+
+    def _request_from(self, body: Json, model: str, *, session_affinity: bool = False) -> GenerationRequest:
+        template = has_template(self._dialect)
+        return request_from_body(body, model=model, session_affinity=session_affinity, template=template)
 
     async def _submit(self, request: Request, body: Json, model: str) -> Json:
         if self._embeddings.serves(model):
             items = self._embeddings.items(body, model)
         else:
             items = [
-                Item(await self._in_window(request_from_body(asked, model=model)), reference)
+                Item(await self._in_window(self._request_from(dict(asked), model)), reference)
                 for asked, reference in items_of(batch_body(body, strict=self._strict))
             ]
         return self._batches.submit(items, model, request.scope.get(FAULT))
@@ -218,14 +225,14 @@ class LocalApp:
             raise bad_input(f"'/model' {model} gives no text")
         affine = _names_a_session(request)
         chat = request_from_openai(body, session_affinity=affine)
-        await self._check_window(chat.request)
+        tokens = await self._check_window(chat.request)
         dialect = OpenAIDialect(
             model,
             json_mode=chat.request.json_schema is not None,
             include_usage=chat.include_usage,
             tell_cached=affine,
         )
-        return Exchange(self.desk, chat.request, dialect, request.scope[RECORD])
+        return Exchange(self.desk, chat.request, dialect, request.scope[RECORD], prompt_tokens=tokens)
 
     async def _embed(self, request: Request) -> Response:
         return self._embeddings.twin(_body(request), request.scope[RECORD])
@@ -244,11 +251,18 @@ class LocalApp:
             return error
         return wanted
 
-    async def _check_window(self, wanted: GenerationRequest) -> None:
-        total = await self._engine.count_tokens(wanted) + wanted.max_tokens
+    async def _check_window(self, wanted: GenerationRequest) -> int:
+        """The tokens of the prompt.
+
+        Raises:
+            WireError: the request exceeds the context window (5021).
+        """
+        tokens = await self._engine.count_tokens(wanted)
+        total = tokens + wanted.max_tokens
         window = CATALOG[wanted.model].context_window
         if total > window:
             raise too_long(total, window)
+        return tokens
 
 
 def _body(request: Request) -> Json:

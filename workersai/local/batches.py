@@ -11,10 +11,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from workersai.local.dialects import DialectName, run_dialect
 from workersai.local.engine import EngineError, GenerationRequest, RawReply
 from workersai.local.exchange import Desk, collected, opening
 from workersai.local.faults import Fault, refusal
-from workersai.local.wire import NativeDialect, WireError, bad_input, error_envelope, wire_error_from
+from workersai.local.wire import WireError, bad_input, error_envelope, wire_error_from
 
 _KEPT = 1_000
 _LOST = "lost"  # the value of the fault ``item`` that leaves an item out of the reply
@@ -57,10 +58,12 @@ class Batches:
     Args:
         desk: Whose engine answers.
         delay: Seconds that a batch stays queued.
+        dialect: The shape of the items' results.
     """
 
-    def __init__(self, desk: Desk, *, delay: float) -> None:
+    def __init__(self, desk: Desk, *, delay: float, dialect: DialectName) -> None:
         self._desk = desk
+        self._dialect = dialect
         self._delay = delay
         self._batches: dict[str, _Batch] = {}
         self._dice = random.Random(2)  # noqa: S311 - the same order each time
@@ -126,14 +129,14 @@ class Batches:
             return await wanted()
         engine = self._desk.engine
         async with self._desk.seat(or_refuse=False), aclosing(engine.generate(wanted)) as events:
-            notes, first = await opening(events)
-            if isinstance(first, RawReply):
+            begun = await opening(events)
+            if isinstance(begun.first, RawReply):
                 raise EngineError("a raw reply is no item of a batch.")
-            answer = await collected(first, events, notes)
-        usage = answer.end.usage
-        whole = NativeDialect(json_mode=wanted.json_schema is not None).whole(answer)
-        # It has no usage of its own (wire page).
-        return {"response": whole["result"]["response"]}, (usage.prompt_tokens, usage.completion_tokens)
+            answer = await collected(begun, events)
+        tokens = (answer.end.usage.prompt_tokens, answer.end.usage.completion_tokens)
+        result = run_dialect(self._dialect, wanted).whole(answer)["result"]
+        # A native item has no usage of its own (wire page).
+        return ({"response": result["response"]} if self._dialect == "native" else result), tokens
 
 
 def items_of(body: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str | None]]:

@@ -138,5 +138,5 @@ def _error(error: WireError) -> Json:
     return {"internalCode": error.code, "message": error.message, "name": name, "description": description}
 
 
-BINDING = Manner(_result, _error)
+BINDING = Manner(_result, _error, bare=True)
 """The result itself, and errors as workerd reads them."""

@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from workersai.catalog import DEFAULT_MODEL, SERVICE_MAX_TOKENS
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "model_length", "tool_calls", "error", "other"]
+"""``model_length`` is ``length`` under another name. After ``error``, the answer has failed."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class GenerationRequest:
     prompt: str | None = None
     model: str = DEFAULT_MODEL
     raw: bool = False
-    """No chat template: the caller wrote the model's own markup."""
+    """No chat template around the prompt: the model continues its text. In each dialect but the native one, it is True
+    for all prompts."""
     max_tokens: int = SERVICE_MAX_TOKENS
     sampling: Sampling = field(default_factory=Sampling)
     json_schema: Mapping[str, Any] | None = None
@@ -83,10 +85,19 @@ class Note:
 
 
 @dataclass(frozen=True)
+class PromptRead:
+    """The tokens of the prompt. An engine may send it before the first piece. Default: what ``count_tokens`` says."""
+
+    prompt_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class TextPiece:
-    """The next piece of the answer's text."""
+    """The next piece of the answer's text, and the number of its tokens."""
 
     text: str
+    tokens: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ class RawReply:
     cut: bool = False
 
 
-Event = Note | TextPiece | CalledTool | End | RawReply
+Event = Note | PromptRead | TextPiece | CalledTool | End | RawReply
 
 
 class GrammarError(Exception):

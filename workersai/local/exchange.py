@@ -23,6 +23,7 @@ from workersai.local.engine import (
     Event,
     GenerationRequest,
     Note,
+    PromptRead,
     RawReply,
     TextPiece,
 )
@@ -139,11 +140,13 @@ class Exchange(Reply):
         dialect: Dialect,
         record: RequestRecord,
         *,
+        prompt_tokens: int,
         reject_if_busy: bool = False,
     ) -> None:
         super().__init__(desk, record)
         self._request = request
         self._dialect = dialect
+        self._prompt = PromptRead(prompt_tokens)
         self._reject_if_busy = reject_if_busy
 
     async def _refuse(self, error: WireError) -> None:
@@ -159,25 +162,28 @@ class Exchange(Reply):
             self._desk.seat(or_refuse=self._reject_if_busy),
             aclosing(self._desk.engine.generate(self._request)) as events,
         ):
-            notes, first = await opening(events)
-            headers = noted(notes)
-            if isinstance(first, RawReply):
-                await self._raw(first)
+            begun = await opening(events)
+            headers = noted(begun.notes)
+            if isinstance(begun.first, RawReply):
+                await self._raw(begun.first)
             elif self._request.stream:
-                await self._stream(first, events, headers)
+                await self._stream(begun, events, headers)
             else:
-                answer = await collected(first, events, notes)
+                answer = await collected(begun, events)
                 await self._whole(200, to_json(self._dialect.whole(answer)), headers)
 
-    async def _stream(self, first: Event, events: AsyncIterator[Event], headers: dict[str, str]) -> None:
-        await self._start(200, {"content-type": "text/event-stream", "cache-control": "no-cache", **headers})
-        for line in self._dialect.opening():
-            await self._chunk(line)
-        async for event in _until_end(first, events):
+    async def _stream(self, begun: Opening, events: AsyncIterator[Event], headers: dict[str, str]) -> None:
+        # Sent with the first piece: a fault after the first part of the body has some of the answer before it.
+        held = b"".join(self._dialect.opening(begun.prompt or self._prompt))
+        async for event in _until_end(begun.first, events):
             if isinstance(event, End):
-                await self._chunk(b"".join(self._dialect.closing(event)))
+                held += b"".join(self._dialect.closing(event))
             elif isinstance(event, (TextPiece, CalledTool)):
-                await self._chunk(self._dialect.piece(event))
+                held += self._dialect.piece(event)
+            if not self._started:
+                await self._start(200, {"content-type": "text/event-stream", "cache-control": "no-cache", **headers})
+            await self._chunk(held)
+            held = b""
         await self._chunk(b"", more=False)
 
     async def _raw(self, reply: RawReply) -> None:
@@ -212,13 +218,26 @@ async def _cancelled(*tasks: asyncio.Task[None]) -> None:
         await asyncio.wait(tasks)
 
 
-async def opening(events: AsyncGenerator[Event, None]) -> tuple[tuple[str, ...], Event]:
-    """The notes, and the first event that is none."""
+@dataclass(frozen=True)
+class Opening:
+    """The beginning of an answer: what precedes its first event, and that event."""
+
+    notes: tuple[str, ...]
+    prompt: PromptRead | None
+    first: Event
+
+
+async def opening(events: AsyncGenerator[Event, None]) -> Opening:
+    """The beginning of an answer."""
     notes: list[str] = []
+    prompt = None
     async for event in events:
-        if not isinstance(event, Note):
-            return tuple(notes), event
-        notes.append(event.text)
+        if isinstance(event, Note):
+            notes.append(event.text)
+        elif isinstance(event, PromptRead):
+            prompt = event
+        else:
+            return Opening(tuple(notes), prompt, event)
     raise EngineError("the engine gave no answer.")
 
 
@@ -234,12 +253,12 @@ async def _until_end(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[
     raise EngineError("the engine stopped without an end.")
 
 
-async def collected(first: Event, rest: AsyncIterator[Event], notes: tuple[str, ...]) -> Answer:
+async def collected(begun: Opening, rest: AsyncIterator[Event]) -> Answer:
     """The whole answer."""
-    events = [event async for event in _until_end(first, rest)]
+    events = [event async for event in _until_end(begun.first, rest)]
     return Answer(
         text="".join(event.text for event in events if isinstance(event, TextPiece)),
         tool_calls=tuple(event for event in events if isinstance(event, CalledTool)),
         end=next(event for event in events if isinstance(event, End)),
-        notes=notes,
+        notes=begun.notes,
     )

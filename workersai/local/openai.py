@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workersai.local.engine import CalledTool, End, GenerationRequest, TextPiece
+from workersai.local.engine import CalledTool, End, GenerationRequest, PromptRead, TextPiece
 from workersai.local.reading import request_from_body
 from workersai.local.tools import function_of
 from workersai.local.validation import Json, check_run_body, check_tool_choice
@@ -113,8 +113,9 @@ class OpenAIDialect:
             "usage": usage_to_wire(answer.end.usage, tell_cached=self._tell_cached),
         }
 
-    def opening(self) -> list[bytes]:
+    def opening(self, prompt: PromptRead) -> list[bytes]:
         """The role."""
+        del prompt
         return [self._delta({"role": "assistant", "content": ""})]
 
     def piece(self, event: TextPiece | CalledTool) -> bytes:

@@ -14,14 +14,22 @@ _ANY_OBJECT = {"type": "object"}
 
 
 def request_from_body(
-    body: Mapping[str, Any], *, model: str, session_affinity: bool = False, stop: tuple[str, ...] = ()
+    body: Mapping[str, Any],
+    *,
+    model: str,
+    session_affinity: bool = False,
+    stop: tuple[str, ...] = (),
+    template: bool = True,
 ) -> GenerationRequest:
-    """What ``body``, which has passed :func:`~workersai.local.validation.run_body`, asks for."""
+    """What ``body``, which has passed :func:`~workersai.local.validation.run_body`, asks for.
+
+    Without ``template``, no prompt gets a chat template, be it raw or not.
+    """
     return GenerationRequest(
         messages=tuple(_message(message) for message in body.get("messages", ())),
         prompt=body.get("prompt"),
         model=model,
-        raw=body.get("raw", False),
+        raw=body.get("raw", False) or ("prompt" in body and not template),
         max_tokens=int(body.get("max_tokens", SERVICE_MAX_TOKENS)),
         sampling=Sampling(**{key: body[key] for key in _SAMPLING_KEYS if key in body}),
         json_schema=_json_schema(body.get("response_format")),

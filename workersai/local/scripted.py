@@ -18,6 +18,7 @@ from workersai.local.engine import (
     Event,
     FinishReason,
     GenerationRequest,
+    PromptRead,
     RawReply,
     TextPiece,
     Usage,
@@ -95,7 +96,7 @@ class Answer:
         object: In JSON Mode, the value of ``response``, in place of ``text``.
         tool_calls: Complete calls, sent after the text.
         usage: Default: the prompt by :meth:`ScriptedEngine.count_tokens`, the answer by its whitespace-separated words.
-        finish_reason: Default: ``tool_calls`` if there are any, else ``stop``. The native wire has none.
+        finish_reason: Default: ``tool_calls`` if there are any, else ``stop``. The native dialect has none.
         hold: For the index of a piece, the gate that it waits at. The index after the last piece holds the end back.
         failure: The error that follows the pieces, in place of an end.
     """
@@ -162,16 +163,21 @@ class ScriptedEngine:
         if isinstance(answer, Refusal):
             raise _wire_error_of(answer)
         answer = Answer(text=answer) if isinstance(answer, str) else answer
-        words = 0
+        words, usage = 0, answer.usage
+        if usage:
+            yield PromptRead(usage.prompt_tokens, usage.cached_tokens)
         async with aclosing(_held_pieces(answer, request)) as pieces:
             async for piece in pieces:
-                words += len(piece.split())
-                yield TextPiece(piece)
+                tokens = len(piece.split())
+                if usage:  # the pieces have no more tokens than the answer
+                    tokens = min(tokens, usage.completion_tokens - words)
+                words += tokens
+                yield TextPiece(piece, tokens)
         for call in answer.tool_calls:
             yield call
         if answer.failure:
             raise _wire_error_of(answer.failure)
-        usage = answer.usage or Usage(await self.count_tokens(request), words)
+        usage = usage or Usage(await self.count_tokens(request), words)
         yield End(usage, answer.finish_reason or ("tool_calls" if answer.tool_calls else "stop"))
 
 

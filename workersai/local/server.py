@@ -13,6 +13,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from workersai.local.app import BASE_PATH, Connection, LocalApp
+from workersai.local.dialects import DEFAULT_DIALECT, DialectName, checked_dialect
 from workersai.local.door import HostNames
 from workersai.local.engine import Engine
 from workersai.local.faults import FaultPlan, Faults
@@ -53,10 +54,14 @@ class LocalServer:
         allowed_hosts: More names by which the server may be called, without a port. Always allowed: ``localhost``,
             this machine's loopback addresses, and ``host``; if ``host`` is not a loopback address, also any address
             and the name of this machine.
+        dialect: The shape of the replies of ``/ai/run``, ``"native"``, ``"hybrid"`` or ``"chat"``. Default:
+            ``"hybrid"``, as the service answers for Llama 3.3 since August 2026. Only ``"native"`` reads a prompt as a
+            message of the user; otherwise, the model continues its text.
         log_bytes: The bytes of requests that :attr:`requests` keeps. Default: 64 MiB.
 
     Raises:
-        ValueError: both ``engine`` and ``model_path`` are given, a fault is none, or an allowed host is not a name.
+        ValueError: both ``engine`` and ``model_path`` are given, a fault is none, an allowed host is not a name, or
+            the dialect is unknown.
         TypeError: ``embedder`` has no method ``embed``.
     """
 
@@ -74,8 +79,10 @@ class LocalServer:
         embedder: Embedder | None = None,
         strict: bool = False,
         allowed_hosts: Sequence[str] = (),
+        dialect: DialectName = DEFAULT_DIALECT,
         log_bytes: int = MOST_BYTES,
     ) -> None:
+        self._dialect = checked_dialect(dialect)
         self.engine = _engine_from(engine, model_path)
         self._batch_delay = batch_delay
         if embedder is not None and not callable(getattr(embedder, "embed", None)):
@@ -198,6 +205,7 @@ class LocalServer:
                 embedder=self._embedder,
                 names=self._names,
                 strict=self._strict,
+                dialect=self._dialect,
             )
             self._serving = Serving(app, self._ready)
             if self._closing.is_set():

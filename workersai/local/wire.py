@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from workersai.local.engine import CalledTool, End, GrammarError, NotInstalledError, TextPiece, Usage
+from workersai.local.engine import CalledTool, End, GrammarError, NotInstalledError, PromptRead, TextPiece, Usage
 
 UNEXPECTED = 5000
 """The code of a failure that is the server's own fault."""
@@ -71,7 +71,7 @@ class Answer:
 
 
 class Dialect(Protocol):
-    """A way to write an answer: the native one below, or the OpenAI-compatible twin's."""
+    """A way to write an answer: the native one below, one with ``choices``, or the OpenAI-compatible twin's."""
 
     def error(self, error: WireError) -> dict[str, Any]:
         """The body of a reply that refuses."""
@@ -83,11 +83,15 @@ class Dialect(Protocol):
             GrammarError: JSON Mode was asked for, and the text is not JSON.
         """
 
-    def opening(self) -> list[bytes]:
+    def opening(self, prompt: PromptRead) -> list[bytes]:
         """The stream events before the first piece."""
 
     def piece(self, event: TextPiece | CalledTool) -> bytes:
-        """One piece of the answer as a stream event."""
+        """One piece of the answer as stream events.
+
+        Raises:
+            WireError: the reply has no place for it.
+        """
 
     def closing(self, end: End) -> list[bytes]:
         """The stream events after the last piece."""
@@ -119,20 +123,21 @@ class NativeDialect:
         return self._manner.result(
             {
                 "response": None if answer.tool_calls else self._response(answer),
-                "tool_calls": [_call(call) for call in answer.tool_calls],
+                "tool_calls": [call_to_wire(call) for call in answer.tool_calls],
                 "usage": usage_to_wire(answer.end.usage, tell_cached=self._tell_cached),
             },
             answer.notes,
         )
 
-    def opening(self) -> list[bytes]:
+    def opening(self, prompt: PromptRead) -> list[bytes]:
         """Nothing: the first event holds text."""
+        del prompt
         return []
 
     def piece(self, event: TextPiece | CalledTool) -> bytes:
         """An event with a piece of text, or with one complete call."""
         if isinstance(event, CalledTool):
-            return sse({"response": "", "tool_calls": [_call(event)], "p": padding()})
+            return sse({"response": "", "tool_calls": [call_to_wire(event)], "p": padding()})
         return sse({"response": event.text, "tool_calls": [], "p": padding()})
 
     def closing(self, end: End) -> list[bytes]:
@@ -142,7 +147,7 @@ class NativeDialect:
 
     def failure(self, error: WireError) -> bytes:
         """The error event; no ``[DONE]`` follows it."""
-        return sse({"errors": [_error(error)], "success": False})
+        return sse({"errors": [error_to_wire(error)], "success": False})
 
     def _response(self, answer: Answer) -> Any:
         return json_from_answer(answer.text, answer.end) if self._json_mode else answer.text
@@ -156,7 +161,7 @@ def envelope(result: Any, notes: Iterable[str] = ()) -> dict[str, Any]:
 
 def error_envelope(error: WireError) -> dict[str, Any]:
     """A failure, as the API wraps it."""
-    return {"result": None, "success": False, "errors": [_error(error)], "messages": []}
+    return {"result": None, "success": False, "errors": [error_to_wire(error)], "messages": []}
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,8 @@ class Manner:
     """From a result, and the notes about it, to the body of a reply."""
     error: Callable[[WireError], dict[str, Any]]
     """From a refusal to the body of a reply."""
+    bare: bool = False
+    """Whether results have no envelope, as over the Worker binding."""
 
 
 REST = Manner(envelope, error_envelope)
@@ -198,7 +205,7 @@ def json_from_answer(text: str, end: End) -> Any:
 
 
 def usage_to_wire(usage: Usage, *, tell_cached: bool) -> dict[str, Any]:
-    """The ``usage`` object of both dialects."""
+    """The ``usage`` object."""
     told: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -234,13 +241,15 @@ def note_header(notes: Sequence[str]) -> str:
     return " ".join(" ".join(notes).split()).encode("ascii", "replace").decode()
 
 
-def _no_such_number(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _call(call: CalledTool) -> dict[str, Any]:
+def call_to_wire(call: CalledTool) -> dict[str, Any]:
+    """A call in the native shape."""
     return {"name": call.name, "arguments": dict(call.arguments)}
 
 
-def _error(error: WireError) -> dict[str, Any]:
+def error_to_wire(error: WireError) -> dict[str, Any]:
+    """An error as an entry of ``errors``."""
     return {"code": error.code, "message": error.message}
+
+
+def _no_such_number(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")

@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.raw_server import raw_server, reply
-from tests.support import PATIENCE, Serve, asked_text, connection
+from tests.support import EVERY_DIALECT, PATIENCE, Serve, asked_text, connection
 from tests.workersai.batch.conftest import QUICK, JobDriver
 from workersai import (
     DEFAULT_MODEL,
@@ -55,6 +55,7 @@ def calls_at(server: LocalServer) -> list[dict[str, Any]]:
     return [record.body for record in server.requests if {"prompt", "messages"} & (record.body or {}).keys()]
 
 
+@EVERY_DIALECT
 @BOTH
 def test_each_request_has_its_own_answer(jobs: JobDriver, serve: Serve, mode: str) -> None:
     server = serve(echo)
@@ -403,6 +404,7 @@ def get_weather(city: str) -> str:
     return city
 
 
+@EVERY_DIALECT
 def test_tools_and_schemas_are_kept_as_they_were_meant(jobs: JobDriver, serve: Serve, tmp_path: Any) -> None:
     def script(request: GenerationRequest) -> Answer:
         if request.tools:
@@ -423,9 +425,9 @@ def test_tools_and_schemas_are_kept_as_they_were_meant(jobs: JobDriver, serve: S
 
 
 @BOTH
-def test_costs_are_counted_and_kept_in_the_journal(jobs: JobDriver, serve: Serve, mode: str) -> None:
-    with CostTracker() as cost:
-        progress = jobs.progress(serve(echo), ["one", "two"], mode=mode)
+def test_costs_are_counted_and_kept_in_the_journal(jobs: JobDriver, mode: str) -> None:
+    with LocalServer(echo, dialect="native") as server, CostTracker() as cost:
+        progress = jobs.progress(server, ["one", "two"], mode=mode)
     prompts = {"batch": 12, "calls": 10}[mode]  # the local server counts words, those of the template's markup too
     assert (cost.calls, cost.prompt_tokens, cost.completion_tokens) == (2, prompts, 6)
     assert (progress.prompt_tokens, progress.completion_tokens) == (prompts, 6)
@@ -575,8 +577,10 @@ def _stop_once_queued(server: LocalServer, job: Batch) -> None:
     job.stop()
 
 
+@EVERY_DIALECT
 def test_a_cut_answer_of_a_batch_does_not_pass_for_a_whole_one(serve: Serve) -> None:
-    server = serve(lambda request: "word " * 50 if asked_text(request) == "long" else "short")
+    cut = Answer("word " * 50, finish_reason="length")
+    server = serve(lambda request: cut if asked_text(request) == "long" else "short")
     with Client(**connection(server)) as client:
         results = by_index(list(client.batch(["long", "short"], mode="batch", max_tokens=50, **QUICK)))
     finish = [result.completion.finish_reason for result in results if result.completion]
