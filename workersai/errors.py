@@ -169,6 +169,13 @@ class JSONModeError(WorkersAIError):
     """The model could not answer in the JSON that was asked for. Another sample may: the caller decides."""
 
 
+class ReasoningOnlyError(WorkersAIError):
+    """The model ran out of tokens while thinking, and an object or a tool call was asked for.
+
+    Raise ``max_tokens``, or lower the reasoning effort. ``partial`` is the reply, with its ``reasoning`` and ``usage``.
+    """
+
+
 class APITimeoutError(WorkersAIError):
     """No answer within the timeout, here or at the service."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from workersai.errors import ServerError, WorkersAIError
 from workersai.gateway import gateway_of
 from workersai.options import CallOptions, RequestOptions
+from workersai.protocol.reasoning import require_answer
 from workersai.protocol.reply import (
     Asked,
     ReplyHead,
@@ -203,6 +204,8 @@ def outcome_of(response: Mapping[str, Any] | None, head: ReplyHead, asked: Asked
     if result is None:
         return unreadable("has an item with neither a result nor an error", head)
     try:
-        return completion_of(result if isinstance(result, dict) else {"response": result}, head, asked)
+        completion = completion_of(result if isinstance(result, dict) else {"response": result}, head, asked)
+        require_answer(completion, asked)
     except WorkersAIError as failure:
         return failure
+    return completion
