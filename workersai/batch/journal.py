@@ -146,7 +146,7 @@ class Journal(Database):
 
     def got_nothing(self) -> bool:
         """Whether no request has an answer, and none can have been billed."""
-        kept = self._value("SELECT count(*) FROM results WHERE completion IS NOT NULL")
+        kept = self._value("SELECT count(*) FROM results WHERE completion IS NOT NULL OR prompt_tokens IS NOT NULL")
         sent = self._value("SELECT count(*) FROM parts WHERE state <> 'refused'")
         return not (kept or sent or self.fact(UNCLEAR_CALLS, (0, 0.0))[0])
 

@@ -1,0 +1,38 @@
+"""Scripted replies of a reasoning model, whole or streamed, in the shape of the chat routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from workersai.local.engine import GenerationRequest, RawReply
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
+USAGE = {"prompt_tokens": 20, "completion_tokens": 30, "total_tokens": 50}
+
+
+def thinking(
+    *reasoning: str,
+    text: str = "",
+    call: dict[str, Any] | None = None,
+    finish: str = "stop",
+    name: str = "reasoning_content",
+) -> Callable[[GenerationRequest], RawReply]:
+    """A script whose replies are thoughts, then a text or a call; a stream has the thoughts in these pieces."""
+    calls = {} if call is None else {"tool_calls": [call]}
+    message = {"role": "assistant", "content": text, name: "".join(reasoning), **calls}
+    result = {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": USAGE}
+    whole = RawReply(json.dumps({"result": result, "success": True}).encode(), content_type="application/json")
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({name: piece} for piece in reasoning)]
+    deltas += [{"content": piece} for piece in (text[:3], text[3:]) if piece]
+    deltas += [{"tool_calls": [{**call, "index": 0}]}] if call is not None else []
+    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    events = [{"choices": [choice]} for choice in [*choices, {"index": 0, "delta": {}, "finish_reason": finish}]]
+    lines = [f"data: {json.dumps(event)}\n\n".encode() for event in [*events, {"response": "", "usage": USAGE}]]
+    stream = RawReply([*lines, b"data: [DONE]\n\n"])
+    return lambda request: stream if request.stream else whole
+
+
+ONLY_THOUGHTS = thinking("Well, ", "let me see", finish="length")
+"""A model that ran out of tokens before it wrote an answer."""
