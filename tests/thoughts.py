@@ -8,6 +8,8 @@ from typing import Any
 
 from workersai.local.engine import GenerationRequest, RawReply
 
+Script = Callable[[GenerationRequest], RawReply]
+
 CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
 USAGE = {"prompt_tokens": 20, "completion_tokens": 30, "total_tokens": 50}
 
@@ -18,7 +20,7 @@ def thinking(
     call: dict[str, Any] | None = None,
     finish: str = "stop",
     name: str = "reasoning_content",
-) -> Callable[[GenerationRequest], RawReply]:
+) -> Script:
     """A script whose replies are thoughts, then a text or a call; a stream has the thoughts in these pieces."""
     calls = {} if call is None else {"tool_calls": [call]}
     message = {"role": "assistant", "content": text, name: "".join(reasoning), **calls}
@@ -32,6 +34,16 @@ def thinking(
     lines = [f"data: {json.dumps(event)}\n\n".encode() for event in [*events, {"response": "", "usage": USAGE}]]
     stream = RawReply([*lines, b"data: [DONE]\n\n"])
     return lambda request: stream if request.stream else whole
+
+
+def in_turn(*scripts: Script) -> Script:
+    """A script that answers the first request as the first of these, and so on."""
+    left = iter(scripts)
+
+    def answer(request: GenerationRequest) -> RawReply:
+        return next(left)(request)
+
+    return answer
 
 
 ONLY_THOUGHTS = thinking("Well, ", "let me see", finish="length")

@@ -175,7 +175,7 @@ class _Conversation:
             except KeyboardInterrupt:
                 write("\n")  # also where nothing came: the terminal has shown ^C
                 raise
-        if came:
+        if completion is None or not completion.reasoning_only:
             write("\n")
         return completion
 
