@@ -1,6 +1,7 @@
 """A model's reasoning through the clients, and where it is all that a reply holds."""
 
 import pickle
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.documents import ELSEWHERE, ROOT, Block, blocks_of
+from tests.raw_server import chunked, is_stream, raw_server, reply
 from tests.support import Driver, Serve, connection
-from tests.thoughts import CALL, ONLY_THOUGHTS, USAGE, in_turn, thinking
+from tests.thoughts import CALL, ONLY_THOUGHTS, USAGE, bodies, in_turn, thinking
 from workersai import Client, Completion, CostTracker, ToolCall
 from workersai.batch import BatchRequest
 from workersai.batch.results import usage_of_outcome
@@ -36,6 +39,11 @@ NEEDED: list[dict[str, Any]] = [
     {"tools": [TOOL], "tool_choice": "get_weather"},
 ]
 FREE: list[dict[str, Any]] = [{}, {"tools": [TOOL]}, {"tools": [TOOL], "tool_choice": "none"}]
+BLOCKS = [
+    block
+    for block in blocks_of(ROOT / "docs" / "guides" / "reasoning.md")
+    if any(row.what.search(block.text) for row in ELSEWHERE)
+]
 
 
 @pytest.mark.parametrize("options", NEEDED, ids=repr)
@@ -120,6 +128,20 @@ def test_an_item_of_a_batch_is_an_error_only_if_it_had_to_be_an_object() -> None
     assert completion.reasoning_only
     assert completion.usage is not None
     assert usage_of_outcome(failed) == usage_of_outcome(completion) == completion.usage
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_the_page_reads_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], block: Block) -> None:
+    whole, stream = bodies("7 times 13 is 91.", text="No.")
+
+    def answer(connected: socket.socket, request: bytes) -> None:
+        connected.sendall(chunked(stream) if is_stream(request) else reply(whole))
+
+    with raw_server(answer) as server:  # the local server has no model that reasons
+        for name in ("account_id", "api_token", "base_url"):
+            monkeypatch.setenv(f"CLOUDFLARE_{name.upper()}", server.account[name])
+        exec(block.text, {})  # noqa: S102 - our own page
+    assert capsys.readouterr().out.startswith("thoughts: 7 times 13 is 91.\nanswer: No.\n")
 
 
 def test_a_span_holds_the_reasoning_as_a_part_of_its_own() -> None:
