@@ -65,7 +65,8 @@ class WorkersAI(JSONModePredictions, BatchingLLM):
     Every setting of a call (:class:`workersai.CallOptions`) is a field here, and a keyword of each method, ``model``
     too. A response's ``raw`` has the model, the finish reason, the request id, the usage, the cost, the tool calls that
     were dropped, what was left out to fit the window, and what an AI Gateway told (``cache_status``,
-    ``gateway_log_id``); ``additional_kwargs`` has the usage as LlamaIndex's counters read it.
+    ``gateway_log_id``); ``additional_kwargs`` has the usage as LlamaIndex's counters read it. The reasoning of a model
+    is a ``ThinkingBlock`` before the text; ``raw["reasoning_only"]`` is True if the tokens ran out before any text.
 
     Raises:
         pydantic.ValidationError: a field is out of its range, or there is no such field.
