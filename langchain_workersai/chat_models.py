@@ -26,6 +26,13 @@ from langchain_workersai.errors import langchain_errors
 from langchain_workersai.generations import output_of, output_of_completion
 from langchain_workersai.messages import ChunkWriter, message_to_langchain, messages_from_langchain
 from langchain_workersai.profile import profile_of
+from langchain_workersai.reasoning import (
+    ALLOW_REASONING_ONLY,
+    allowed_adeltas,
+    allowed_deltas,
+    arun_allowed,
+    run_allowed,
+)
 from langchain_workersai.sessions import SessionModel
 from langchain_workersai.structured import StructuredOutputParser, class_of, structured, titled, traced_schema
 from langchain_workersai.tools import ToolSource, envelope_of, plain, tool_from_langchain, tools_from_langchain
@@ -62,7 +69,7 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
-    _said_to_this_class = SessionModel._said_to_this_class | {"stream", "stream_usage"}  # noqa: SLF001 - of its base
+    _said_to_this_class = SessionModel._said_to_this_class | {"stream", "stream_usage", ALLOW_REASONING_ONLY}  # noqa: SLF001 - of its base
 
     stream_usage: bool = True
     """Whether the last chunk of a stream carries ``usage_metadata``."""
@@ -168,7 +175,7 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
             tool = None if schema is None else tool_from_langchain(schema, "schema", strict=strict)
             if tool is not None:
                 offer_of([tool], None)
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {ALLOW_REASONING_ONLY: True}  # the parser reports it
         if tool is not None:
             traced = {"kwargs": {"method": method, "strict": strict}, "schema": traced_schema(schema, tool)}
             options["ls_structured_output_format"] = traced
@@ -198,7 +205,7 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
     ) -> ChatResult:
         with langchain_errors():
             options = self._call(stop, kwargs, run_manager)
-            completion = self._client.run(messages_from_langchain(messages), **options)
+            completion = run_allowed(lambda: self._client.run(messages_from_langchain(messages), **options), kwargs)
         return _result(completion)
 
     @override
@@ -210,9 +217,9 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            completion = await self._async_client.run(
-                messages_from_langchain(messages), **self._call(stop, kwargs, run_manager)
-            )
+            options = self._call(stop, kwargs, run_manager)
+            asked = self._async_client.run(messages_from_langchain(messages), **options)
+            completion = await arun_allowed(asked, kwargs)
         return _result(completion)
 
     @override
@@ -224,17 +231,15 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         to_chunk = self._to_chunk(kwargs)
-        with (
-            langchain_errors(),
-            closing(
-                self._client.stream(messages_from_langchain(messages), **self._call(stop, kwargs, run_manager))
-            ) as deltas,
-        ):
-            for delta in deltas:
-                chunk = to_chunk(delta)
-                if run_manager is not None and delta.text:
-                    run_manager.on_llm_new_token(delta.text, chunk=chunk)
-                yield chunk
+        with langchain_errors():
+            options = self._call(stop, kwargs, run_manager)
+            given = self._client.stream(messages_from_langchain(messages), **options)
+            with closing(allowed_deltas(given, kwargs)) as deltas:
+                for delta in deltas:
+                    chunk = to_chunk(delta)
+                    if run_manager is not None and delta.text:
+                        run_manager.on_llm_new_token(delta.text, chunk=chunk)
+                    yield chunk
 
     @override
     async def _astream(
@@ -247,7 +252,8 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
         to_chunk = self._to_chunk(kwargs)
         with langchain_errors():
             options = self._call(stop, kwargs, run_manager)
-            async with aclosing(self._async_client.stream(messages_from_langchain(messages), **options)) as deltas:
+            given = self._async_client.stream(messages_from_langchain(messages), **options)
+            async with aclosing(allowed_adeltas(given, kwargs)) as deltas:
                 async for delta in deltas:
                     chunk = to_chunk(delta)
                     if run_manager is not None and delta.text:
@@ -279,8 +285,7 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
 
     @override
     def _ended(self, completion: Completion) -> tuple[AIMessage, LLMResult]:
-        message = message_to_langchain(completion)
-        told = output_of_completion(completion)
+        message, told = message_to_langchain(completion), output_of_completion(completion)
         return message, LLMResult(generations=[[ChatGeneration(message=message)]], llm_output=told)
 
     def _to_chunk(self, kwargs: Mapping[str, Any]) -> Callable[[Delta], ChatGenerationChunk]:

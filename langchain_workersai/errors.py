@@ -59,6 +59,10 @@ class JSONModeError(_Told, errors.JSONModeError, langchain.ModelInvalidRequestEr
     """The model could not answer in the JSON that was asked for."""
 
 
+class ReasoningOnlyError(_Told, errors.ReasoningOnlyError, langchain.ModelInvalidRequestError):
+    """The model ran out of tokens while thinking, and an object or a tool call was asked for."""
+
+
 class APITimeoutError(_Told, errors.APITimeoutError, langchain.ModelTimeoutError):
     """No answer within the timeout."""
 
@@ -87,6 +91,7 @@ _BOTH: dict[type[errors.WorkersAIError], type[errors.WorkersAIError]] = {
         RequestTooLargeError,
         ContextWindowExceededError,
         JSONModeError,
+        ReasoningOnlyError,
         APITimeoutError,
         APIConnectionError,
         ServerError,

@@ -15,14 +15,15 @@ from workersai.protocol.values import Completion, Delta, Usage
 
 def generation_of(completion: Completion) -> Generation:
     """A whole answer."""
-    return Generation(text=completion.text, generation_info=_info(completion))
+    return Generation(text=completion.text, generation_info={**_reasoning(completion.reasoning), **_info(completion)})
 
 
 def chunk_of(delta: Delta) -> GenerationChunk:
     """A piece of a streamed answer; the last one, without text, has what is known of the whole."""
-    if delta.completion is None:
-        return GenerationChunk(text=delta.text)
-    return GenerationChunk(text="", generation_info=_info(delta.completion))
+    if delta.completion is not None:
+        return GenerationChunk(text="", generation_info=_info(delta.completion))
+    # LangChain joins the strings of chunks that it adds up: the last chunk doesn't repeat the reasoning.
+    return GenerationChunk(text=delta.text, generation_info=_reasoning(delta.reasoning) or None)
 
 
 def whole_of(chunks: Sequence[GenerationChunk]) -> Generation:
@@ -56,6 +57,10 @@ def output_of_completion(completion: Completion) -> dict[str, Any]:
 def _info(completion: Completion) -> dict[str, Any]:
     usage = {} if completion.usage is None else {"token_usage": _usage_to_langchain(completion.usage)}
     return {**metadata_of(completion), **usage}
+
+
+def _reasoning(text: str) -> dict[str, Any]:
+    return {"reasoning": text} if text else {}
 
 
 def _usage_to_langchain(usage: Usage) -> dict[str, int]:

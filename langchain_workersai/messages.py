@@ -28,7 +28,8 @@ _ROLES: tuple[tuple[type[BaseMessage], Role], ...] = (
 )
 
 # Blocks of an assistant's turn that are no text for the model: calls stand in tool_calls, and the thoughts of
-# another model are not this one's words.
+# another model are not this one's words. This model's own reasoning is not sent back either: newer routes may take it
+# as the message's ``reasoning``, but Llama's schema has no such field (wire page, "Requests").
 _NOT_SAID = frozenset(
     {
         "redacted_thinking",
@@ -38,6 +39,7 @@ _NOT_SAID = frozenset(
         "tool_use",
         "function_call",
         "reasoning",
+        "reasoning_content",
         "thinking",
     }
 )
@@ -118,6 +120,7 @@ def message_to_langchain(completion: Completion) -> AIMessage:
     """A whole answer as LangChain's message."""
     return AIMessage(
         content=completion.text,
+        additional_kwargs=_reasoning(completion.reasoning),
         tool_calls=[tool_call(name=call.name, args=dict(call.arguments), id=call.id) for call in completion.tool_calls],
         invalid_tool_calls=[
             invalid_tool_call(name=call.name, args=call.arguments, id=call.id, error=call.error)
@@ -145,7 +148,7 @@ class ChunkWriter:
             return self._last(delta.completion)
         piece = delta.tool_call
         if piece is None:
-            return AIMessageChunk(content=delta.text)
+            return AIMessageChunk(content=delta.text, additional_kwargs=_reasoning(delta.reasoning))
         index = _FIRST_CALL + piece.index
         if piece.id is not None:
             self._index_of[piece.id] = index
@@ -183,6 +186,14 @@ def _spoiler(arguments: str) -> str:
     return "]"
 
 
+def _reasoning(text: str) -> dict[str, Any]:
+    """Reasoning where LangChain looks for it to make the first of a message's ``content_blocks``, whole or in chunks.
+
+    It is not in ``content``, so that ``text`` and what reads it never take the model's thoughts for its answer.
+    """
+    return {"reasoning_content": text} if text else {}
+
+
 def _usage_to_langchain(usage: Usage | None) -> UsageMetadata | None:
     if usage is None:
         return None
@@ -200,6 +211,7 @@ def metadata_of(completion: Completion) -> dict[str, Any]:
         "model_name": completion.model,
         "model_provider": "cloudflare",
         "finish_reason": completion.finish_reason,
+        "reasoning_only": completion.reasoning_only or None,
         "request_id": completion.request_id,
         "dropped_tool_calls": [asdict(call) for call in completion.dropped_tool_calls] or None,
         "trimmed": completion.trimmed and asdict(completion.trimmed),

@@ -19,6 +19,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic_core import from_json
 from typing_extensions import override
 
+from workersai.protocol.reasoning import cut_off_message
 from workersai.protocol.tools import tool_to_openai
 from workersai.protocol.values import Tool
 
@@ -60,7 +61,7 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         generation = result[0]
         message = generation.message if isinstance(generation, ChatGeneration) else AIMessage(generation.text)
         try:
-            return self._validated(self._text(message), cut=_was_cut(message))
+            return self._validated(self._text(message), message)
         except OutputParserException:
             if partial:
                 return None
@@ -76,13 +77,13 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
             return broken["args"] or ""
         text = str(message.text)
         if _was_cut(message):
-            raise OutputParserException(_cut_off(self.tool_name, text), llm_output=text)
+            raise OutputParserException(_cut_off(self.tool_name, text, message), llm_output=text)
         raise OutputParserException(
             f"The model did not call {self.tool_name}, which was to hold its answer, but wrote: {text!r}",
             llm_output=text,
         )
 
-    def _validated(self, text: str, *, cut: bool = False) -> Any:
+    def _validated(self, text: str, message: BaseMessage | None = None) -> Any:
         name = self.of.__name__ if self.of is not None else "object"
         try:
             value = from_json(text)
@@ -98,7 +99,9 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         except ValueError as error:
             if isinstance(error, OutputParserException):
                 raise
-            why = _cut_off(name, text) if cut else f"The answer is not JSON ({error}): {text}"
+            why = f"The answer is not JSON ({error}): {text}"
+            if message is not None and _was_cut(message):
+                why = _cut_off(name, text, message)
             raise OutputParserException(why, llm_output=text) from error
 
     @override
@@ -179,8 +182,8 @@ def _was_cut(message: BaseMessage) -> bool:
     return bool(message.response_metadata.get("finish_reason") == "length")
 
 
-def _cut_off(name: str, text: str) -> str:
-    return f"The answer was cut off at max_tokens, before the {name} was whole: give a larger one. It began: {text}"
+def _cut_off(name: str, text: str, message: BaseMessage) -> str:
+    return cut_off_message(name, text, reasoning_only=bool(message.response_metadata.get("reasoning_only")))
 
 
 def traced_schema(schema: Any, tool: Tool) -> Any:

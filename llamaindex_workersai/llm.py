@@ -32,10 +32,11 @@ from llamaindex_workersai.messages import (
     messages_from_llamaindex,
     tool_selections,
 )
-from llamaindex_workersai.structured import JSONModePredictions, was_cut
+from llamaindex_workersai.structured import JSONModePredictions, is_only_reasoning, was_cut
 from llamaindex_workersai.tools import tools_from_llamaindex
 from workersai.catalog import DEFAULT_MAX_TOKENS, SERVICE_MAX_TOKENS, model_card
 from workersai.options import CallOptions
+from workersai.protocol.reasoning import OUT_OF_TOKENS
 from workersai.protocol.tools import ToolChoice, offer_of, tool_to_openai, tools_of
 from workersai.protocol.values import Delta
 from workersai.tokens import count_tokens, counts_exactly, token_ids
@@ -67,7 +68,8 @@ class WorkersAI(JSONModePredictions, BatchingLLM):
 
     A response's ``raw`` has the model, the finish reason, the request id, the usage, the cost, the tool calls that
     were dropped, what was left out to fit the window, and what an AI Gateway told (``cache_status``,
-    ``gateway_log_id``); ``additional_kwargs`` has the usage as LlamaIndex's counters read it.
+    ``gateway_log_id``); ``additional_kwargs`` has the usage as LlamaIndex's counters read it. The reasoning of a model
+    is a ``ThinkingBlock`` before the text; ``raw["reasoning_only"]`` is True if the tokens ran out before any text.
 
     Raises:
         pydantic.ValidationError: a field is out of its range, or there is no such field.
@@ -185,6 +187,8 @@ class WorkersAI(JSONModePredictions, BatchingLLM):
         """
         selections = tool_selections(response.message)
         if not selections and error_on_no_tool_call:
+            if is_only_reasoning(response):
+                raise ValueError(f"{OUT_OF_TOKENS} It called no tool.")
             cut = " It was cut off at max_tokens: give a larger one." if was_cut(response) else ""
             raise ValueError(f"The model called no tool, but answered: {response.message.content!r}.{cut}")
         return selections

@@ -27,7 +27,8 @@ from workersai.protocol.tool_calls import ToolCallAssembler, call_from_text
 from workersai.protocol.values import ROLES, Completion, Delta, InvalidToolCall, Message, Role, ToolCall
 
 # What an assistant's turn may hold beside its text: the thoughts of another model are not this one's words, and a
-# cache point is a hint to a service that takes one.
+# cache point is a hint to a service that takes one. This model's own reasoning is not sent back either: newer routes
+# may take it as the message's ``reasoning``, but Llama's schema has no such field (wire page, "Requests").
 _NOT_SAID = (ToolCallBlock, ThinkingBlock, CachePoint)
 
 
@@ -120,15 +121,20 @@ def chat_response(completion: Completion) -> ChatResponse:
 
 def completion_response(completion: Completion) -> CompletionResponse:
     """A whole answer to a prompt; it has no place for calls but ``additional_kwargs``."""
-    told = {**_usage(completion), **_message_to_llamaindex(completion).additional_kwargs}
+    thinking = {"thinking": completion.reasoning} if completion.reasoning else {}
+    told = {**_usage(completion), **_message_to_llamaindex(completion).additional_kwargs, **thinking}
     return CompletionResponse(text=completion.text, raw=_raw(completion), additional_kwargs=told)
 
 
 class GrowingResponse:
-    """The responses of one stream: LlamaIndex's hold the text and the calls so far beside the new piece."""
+    """The responses of one stream: LlamaIndex's hold the text and the calls so far beside the new piece.
+
+    A new piece of reasoning is in ``additional_kwargs["thinking_delta"]``, where LlamaIndex's agents look for it.
+    """
 
     def __init__(self) -> None:
         self._text = ""
+        self._reasoning = ""
         self._calls: dict[int, _GrowingCall] = {}
 
     def chat(self, delta: Delta) -> ChatResponse:
@@ -136,19 +142,24 @@ class GrowingResponse:
         if delta.completion is not None:
             return chat_response(delta.completion).model_copy(update={"delta": delta.text})
         self._text += delta.text
+        self._reasoning += delta.reasoning
         piece = delta.tool_call
         if piece is not None:
             call = self._calls.setdefault(piece.index, _GrowingCall(piece.id or "", piece.name or ""))
             call.arguments += piece.arguments
-        message = _assistant(self._text, [call.block() for call in self._calls.values()])
-        return ChatResponse(message=message, delta=delta.text)
+        message = _assistant(self._text, [call.block() for call in self._calls.values()], self._reasoning)
+        return ChatResponse(message=message, delta=delta.text, additional_kwargs=_thinking_delta(delta))
 
     def completion(self, delta: Delta) -> CompletionResponse:
         """The answer to a prompt, grown by ``delta``; the last one is the whole answer."""
         if delta.completion is not None:
             return completion_response(delta.completion).model_copy(update={"delta": delta.text})
         self._text += delta.text
-        return CompletionResponse(text=self._text, delta=delta.text)
+        return CompletionResponse(text=self._text, delta=delta.text, additional_kwargs=_thinking_delta(delta))
+
+
+def _thinking_delta(delta: Delta) -> dict[str, Any]:
+    return {"thinking_delta": delta.reasoning} if delta.reasoning else {}
 
 
 @dataclass
@@ -177,13 +188,17 @@ def _message_to_llamaindex(completion: Completion) -> ChatMessage:
         ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
         for call in completion.invalid_tool_calls
     ]
-    return _assistant(completion.text, [*calls, *broken])
+    return _assistant(completion.text, [*calls, *broken], completion.reasoning)
 
 
-def _assistant(text: str, calls: Sequence[ToolCallBlock]) -> ChatMessage:
-    if not calls:
+def _assistant(text: str, calls: Sequence[ToolCallBlock], reasoning: str) -> ChatMessage:
+    if not calls and not reasoning:
         return ChatMessage(role=MessageRole.ASSISTANT, content=text)
-    blocks: list[ContentBlock] = [TextBlock(text=text)] if text else []
+    blocks: list[ContentBlock] = [ThinkingBlock(content=reasoning)] if reasoning else []
+    if text or not calls:
+        blocks.append(TextBlock(text=text))
+    if not calls:
+        return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
     # LlamaIndex's memory and programs look here for calls; their blocks are what is read back.
     listed = [{"id": call.tool_call_id, "name": call.tool_name, "arguments": call.tool_kwargs} for call in calls]
     return ChatMessage(
@@ -208,6 +223,7 @@ def _usage(completion: Completion) -> dict[str, Any]:
 
 def _raw(completion: Completion) -> dict[str, Any]:
     told = {
+        "reasoning_only": completion.reasoning_only or None,
         "cost_usd": completion.usage and completion.usage.cost_usd,
         "saved_usd": completion.usage and (completion.usage.saved_usd or None),
         "dropped_tool_calls": list(map(asdict, completion.dropped_tool_calls)) or None,

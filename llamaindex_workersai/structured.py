@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
@@ -16,6 +17,9 @@ from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from typing_extensions import override
+
+from workersai.errors import ReasoningOnlyError
+from workersai.protocol.reasoning import cut_off_message
 
 dispatcher = get_dispatcher(__name__)
 
@@ -62,7 +66,8 @@ class JSONModePredictions(FunctionCallingLLM):
             by_program: Model = super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
             return by_program
         dispatcher.event(_start(output_cls, prompt, prompt_args))
-        response = self.chat(self._filled(prompt, prompt_args), **json_mode_options(output_cls, llm_kwargs))
+        with _structured_errors(output_cls):
+            response = self.chat(self._filled(prompt, prompt_args), **json_mode_options(output_cls, llm_kwargs))
         result = object_from_response(output_cls, response)
         dispatcher.event(LLMStructuredPredictEndEvent(output=result))
         return result
@@ -81,7 +86,8 @@ class JSONModePredictions(FunctionCallingLLM):
             by_program: Model = await super().astructured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
             return by_program
         dispatcher.event(_start(output_cls, prompt, prompt_args))
-        response = await self.achat(self._filled(prompt, prompt_args), **json_mode_options(output_cls, llm_kwargs))
+        with _structured_errors(output_cls):
+            response = await self.achat(self._filled(prompt, prompt_args), **json_mode_options(output_cls, llm_kwargs))
         result = object_from_response(output_cls, response)
         dispatcher.event(LLMStructuredPredictEndEvent(output=result))
         return result
@@ -101,7 +107,9 @@ class JSONModePredictions(FunctionCallingLLM):
         messages, options = self._filled(prompt, prompt_args), json_mode_options(output_cls, llm_kwargs)
 
         def one() -> Generator[Any, None, None]:
-            yield object_from_response(output_cls, self.chat(messages, **options))
+            with _structured_errors(output_cls):
+                response = self.chat(messages, **options)
+            yield object_from_response(output_cls, response)
 
         return one()
 
@@ -118,7 +126,8 @@ class JSONModePredictions(FunctionCallingLLM):
         messages, options = self._filled(prompt, prompt_args), json_mode_options(output_cls, llm_kwargs)
 
         async def one() -> AsyncGenerator[Any, None]:
-            response = await self.achat(messages, **options)
+            with _structured_errors(output_cls):
+                response = await self.achat(messages, **options)
             yield object_from_response(output_cls, response)
 
         return one()
@@ -140,6 +149,15 @@ def json_mode_options(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any]
     return {**rest, "response_format": output_cls}
 
 
+@contextmanager
+def _structured_errors(output_cls: type[BaseModel]) -> Iterator[None]:
+    """Within it, a reply that is only reasoning is the error of any other answer without an object."""
+    try:
+        yield
+    except ReasoningOnlyError as error:
+        raise StructuredOutputError(cut_off_message(output_cls.__name__, "", reasoning_only=True), "") from error
+
+
 def object_from_response(output_cls: type[Model], response: ChatResponse) -> Model:
     """The object that an answer holds.
 
@@ -152,10 +170,10 @@ def object_from_response(output_cls: type[Model], response: ChatResponse) -> Mod
     except ValidationError as error:
         name = output_cls.__name__
         if was_cut(response) and not _is_json(text):
-            message = f"The answer was cut off at max_tokens, before the {name} was whole: give a larger one.\n"
+            message = cut_off_message(name, text, reasoning_only=is_only_reasoning(response))
         else:
-            message = f"The answer is no valid {name}: {error}\n"
-        raise StructuredOutputError(message + text, text) from error
+            message = f"The answer is no valid {name}: {error}\n{text}"
+        raise StructuredOutputError(message, text) from error
 
 
 def _is_json(text: str) -> bool:
@@ -169,3 +187,8 @@ def _is_json(text: str) -> bool:
 def was_cut(response: ChatResponse) -> bool:
     """Whether the answer ended because it had reached ``max_tokens``."""
     return isinstance(response.raw, dict) and response.raw.get("finish_reason") == "length"
+
+
+def is_only_reasoning(response: ChatResponse) -> bool:
+    """Whether the model ran out of tokens while it was still thinking."""
+    return isinstance(response.raw, dict) and bool(response.raw.get("reasoning_only"))

@@ -221,6 +221,10 @@ NOT_RUN: tuple[NotRun, ...] = (
 
 ELSEWHERE: tuple[NotRun, ...] = (
     NotRun(re.compile(r"^import ray", re.MULTILINE), "it needs a cluster: tests/workersai/test_ray.py runs it"),
+    NotRun(
+        re.compile(r'model="@cf/qwen/qwen3-30b-a3b-fp8"'),
+        "no local model reasons: tests/workersai/test_reasoning.py runs it with a scripted one",
+    ),
 )
 """Blocks of Python that are run by another test."""
 

@@ -163,7 +163,7 @@ def may_have_been_billed(failure: BaseException | None) -> bool:
     if failure.never_sent:
         return False
     partial = failure.partial
-    if partial is not None and (partial.text or partial.tool_calls or partial.invalid_tool_calls):
+    if partial is not None and (partial.text or partial.reasoning or partial.tool_calls or partial.invalid_tool_calls):
         return True
     is_refused = failure.code in REFUSAL_CODES and not isinstance(failure, ServerError)
     return not is_refused and not _is_refused_by_status(failure)

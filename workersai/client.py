@@ -81,6 +81,7 @@ class Client(RetrievalClient):
         Raises:
             BadRequestError: the input, a tool or an option is not one that the service takes; nothing was sent.
             JSONModeError: the model could not answer in that JSON.
+            ReasoningOnlyError: the model ran out of tokens while thinking, and JSON or a tool call was required.
             RuntimeError: the client was closed.
             WorkersAIError: the call failed; see :mod:`workersai.errors` for the kinds.
         """

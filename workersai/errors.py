@@ -24,7 +24,7 @@ class WorkersAIError(Exception):
         request_id: The ``cf-ray`` of the reply, which Cloudflare's support asks for.
         retryable: Whether the same request may succeed if it is sent again; by default what the class says.
         retry_after: Seconds that the service asked to wait before the next try.
-        partial: What a stream had delivered before it failed.
+        partial: What a stream had delivered before it failed, or a reply that is no answer.
     """
 
     default_retryable = False
@@ -167,6 +167,13 @@ class BudgetExceededError(WorkersAIError):
 
 class JSONModeError(WorkersAIError):
     """The model could not answer in the JSON that was asked for. Another sample may: the caller decides."""
+
+
+class ReasoningOnlyError(WorkersAIError):
+    """The model ran out of tokens while thinking, and an object or a tool call was asked for.
+
+    Raise ``max_tokens``, or lower the reasoning effort. ``partial`` is the reply, with its ``reasoning`` and ``usage``.
+    """
 
 
 class APITimeoutError(WorkersAIError):

@@ -16,6 +16,7 @@ from workersai.calls import Call
 from workersai.errors import APIConnectionError, APITimeoutError, ServerError, WorkersAIError
 from workersai.pacing import Limiter
 from workersai.protocol.deltas import deltas_of
+from workersai.protocol.reasoning import require_answer
 from workersai.protocol.reply import ReplyHead, completion_from_body, error_from_body
 from workersai.protocol.request import Request, without_stream
 from workersai.protocol.stream import StreamReader
@@ -129,7 +130,9 @@ def run(call: Call) -> Flow[Completion]:
 
 
 def _run_once(call: Call) -> Flow[Completion]:
-    return ask(call, lambda body, head: completion_from_body(body, head, call.asked))
+    completion = yield from ask(call, lambda body, head: completion_from_body(body, head, call.asked))
+    require_answer(completion, call.asked)
+    return completion
 
 
 def ask(call: Call, read: Callable[[bytes, ReplyHead], Answer]) -> Flow[Answer]:
@@ -199,7 +202,7 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
                 meter.usage_is_total = reader.done or not (reader.ended or reader.finished)
             finally:
                 meter.usage = reader.usage
-        yield Emit(last)
+        yield from _emit_last(last, call)
         if reader.done:
             yield from _drain()
 
@@ -207,6 +210,16 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
     if answered_nothing:
         # Seen on gpt-oss: the same request without "stream" is answered (wire page, "Streams").
         yield Emit(deltas_of((yield from _run_once(replace(call, request=without_stream(call.request))))))
+
+
+def _emit_last(deltas: Sequence[Delta], call: Call) -> Flow[None]:
+    """Hands the end of a stream over; the last delta, which has the completion, only if that is an answer."""
+    completion = deltas[-1].completion
+    if completion is not None and completion.reasoning_only:
+        yield Emit(deltas[:-1])
+        require_answer(completion, call.asked)
+        deltas = deltas[-1:]
+    yield Emit(deltas)
 
 
 def _open_stream(call: Call, meter: Meter) -> Flow[StreamReader]:

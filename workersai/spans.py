@@ -87,7 +87,8 @@ def content_of(call: Call) -> Attributes:
 
 def written_of(completion: Completion) -> Attributes:
     """What the model wrote."""
-    parts = [_text(completion.text)] if completion.text else []
+    parts = [{"type": "reasoning", "content": completion.reasoning}] if completion.reasoning else []
+    parts += [_text(completion.text)] if completion.text else []
     calls = [_called(call.id, call.name, dict(call.arguments)) for call in completion.tool_calls]
     broken = [_called(call.id, call.name, call.arguments) for call in completion.invalid_tool_calls]
     reason = "tool_call" if completion.finish_reason == "tool_calls" else completion.finish_reason

@@ -21,7 +21,7 @@ from workersai.errors import ConfigurationError, WorkersAIError
 from workersai.flows import Emit, Flow, Send, Step, Turn, Wait
 from workersai.jobs.steps import NotSentError
 from workersai.protocol.reply import ReplyHead
-from workersai.protocol.values import Completion
+from workersai.protocol.values import Completion, Delta
 from workersai.spans import GATEWAY_HEADER, Attributes, answer_of, asked_of, content_of, written_of
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class _Observed:
 
     def _see(self, span: Span, step: Step, begun: float) -> None:
         if isinstance(step, Emit):
-            if self._first_piece is None and any(delta.text or delta.tool_call for delta in step.deltas):
+            if self._first_piece is None and any(_brings_something(delta) for delta in step.deltas):
                 self._first_piece = time.perf_counter() - begun
             self._completion = next((delta.completion for delta in step.deltas if delta.completion), None)
         elif isinstance(step, Wait):
@@ -238,6 +238,10 @@ class _Observed:
             self._tracing.tokens.record(usage.prompt_tokens, {**by, "gen_ai.token.type": "input"})
             if usage.completion_tokens:
                 self._tracing.tokens.record(usage.completion_tokens, {**by, "gen_ai.token.type": "output"})
+
+
+def _brings_something(delta: Delta) -> bool:
+    return bool(delta.text or delta.tool_call or delta.reasoning)
 
 
 def _see_head(span: Span, head: ReplyHead) -> None:

@@ -122,7 +122,12 @@ class Journal(Database):
         self._db.executemany("DELETE FROM work WHERE number = ?", [(out.number,) for out in outcomes])
 
     def ask_failed_again(self) -> None:
-        """Takes the rows that ended with an error up again."""
+        """Takes the rows that ended with an error up again; what was paid for them stays counted, as a part's."""
+        self._db.execute(
+            "INSERT INTO parts (state, most_cost, prompt_tokens, completion_tokens, cost) "
+            "SELECT 'done', 0, sum(prompt_tokens), sum(completion_tokens), total(cost) FROM results "
+            "WHERE error IS NOT NULL AND prompt_tokens IS NOT NULL GROUP BY error IS NOT NULL"
+        )
         self._db.execute(
             "INSERT INTO work (number, batched) SELECT number, batched FROM results JOIN requests USING (number) "
             "WHERE error IS NOT NULL"
@@ -141,7 +146,7 @@ class Journal(Database):
 
     def got_nothing(self) -> bool:
         """Whether no request has an answer, and none can have been billed."""
-        kept = self._value("SELECT count(*) FROM results WHERE completion IS NOT NULL")
+        kept = self._value("SELECT count(*) FROM results WHERE completion IS NOT NULL OR prompt_tokens IS NOT NULL")
         sent = self._value("SELECT count(*) FROM parts WHERE state <> 'refused'")
         return not (kept or sent or self.fact(UNCLEAR_CALLS, (0, 0.0))[0])
 

@@ -49,12 +49,18 @@ def result_of(row: Row, outcome: Completion | WorkersAIError) -> BatchResult:
 
 def outcome_to_journal(number: int, outcome: Completion | WorkersAIError) -> Outcome:
     """A result as the journal keeps it."""
-    if isinstance(outcome, WorkersAIError):
-        return Outcome(number, error=error_to_json(outcome))
-    usage = outcome.usage
+    usage = usage_of_outcome(outcome)
     tokens = (None, None) if usage is None else (usage.prompt_tokens, usage.completion_tokens)
     cost = None if usage is None else usage.cost_usd
+    if isinstance(outcome, WorkersAIError):
+        return Outcome(number, error=error_to_json(outcome), tokens=tokens, cost=cost)
     return Outcome(number, completion=completion_to_json(outcome), tokens=tokens, cost=cost)
+
+
+def usage_of_outcome(outcome: Completion | WorkersAIError) -> Usage | None:
+    """What was paid for a row, if it is known; an error has it if it came with a reply that is no answer."""
+    completion = outcome.partial if isinstance(outcome, WorkersAIError) else outcome
+    return None if completion is None else completion.usage
 
 
 def with_finish_reason(completion: Completion, asked: Asked) -> Completion:
@@ -66,9 +72,10 @@ def with_finish_reason(completion: Completion, asked: Asked) -> Completion:
     most = asked.max_tokens
     if completion.usage is not None or completion.finish_reason != "stop" or most is None:
         return completion
-    if len(completion.text) < most / 4 or asked.json_mode is not None:  # a character is four bytes at most
+    written = completion.reasoning + completion.text  # both count against max_tokens
+    if len(written) < most / 4 or asked.json_mode is not None:  # a character is four bytes at most
         return completion
-    tokens = text_tokens(completion.text)
+    tokens = text_tokens(written)
     if tokens.fewest >= most:
         return replace(completion, finish_reason="length")
     return completion if tokens.most < _SURELY_WHOLE * most else replace(completion, finish_reason=None)

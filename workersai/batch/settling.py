@@ -17,6 +17,7 @@ from workersai.batch.results import (
     request_of_row,
     result_of,
     sum_usages,
+    usage_of_outcome,
     with_finish_reason,
 )
 from workersai.batch.tables import Row
@@ -190,7 +191,7 @@ class Books:
     def _close_part(
         self, part: int, ended: Sequence[tuple[Row, Completion | WorkersAIError]], rows: int, usage: Usage | None
     ) -> list[BatchResult]:
-        own = [outcome.usage for _, outcome in ended if isinstance(outcome, Completion) and outcome.usage is not None]
+        own = [usage for _, outcome in ended if (usage := usage_of_outcome(outcome)) is not None]
         if own:
             usage = None  # they are counted one by one
         counted = usage or sum_usages(own, self.asker.model)
@@ -234,9 +235,9 @@ class Books:
         for _, outcome in ended:
             if isinstance(outcome, Completion):
                 self.progress.answered += 1
-                self._count(outcome.usage)
             else:
                 self.progress.failed += 1
+            self._count(usage_of_outcome(outcome))
         return [result_of(row, outcome) for row, outcome in ended]
 
     def _count(self, usage: Usage | None) -> None:

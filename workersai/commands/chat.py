@@ -175,7 +175,8 @@ class _Conversation:
             except KeyboardInterrupt:
                 write("\n")  # also where nothing came: the terminal has shown ^C
                 raise
-        write("\n")
+        if completion is None or not completion.reasoning_only:
+            write("\n")
         return completion
 
     def _keep(self, question: Message, answer: str) -> None:
@@ -200,7 +201,9 @@ def _tell(completion: Completion | None) -> None:
     if completion.trimmed:
         count = len(completion.trimmed.messages)
         note(f"{count:,} of the oldest messages were left out, so that the rest fitted the window.")
-    if completion.finish_reason == "length":
+    if completion.reasoning_only:
+        note("The model used all its tokens for thinking and wrote no answer. Allow it more with --max-tokens.")
+    elif completion.finish_reason == "length":
         note("The answer is cut off: it took all the tokens that it may (--max-tokens).")
 
 

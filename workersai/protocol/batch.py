@@ -15,6 +15,7 @@ from workersai.checks import shown
 from workersai.errors import BadRequestError, ServerError, WorkersAIError
 from workersai.gateway import gateway_of
 from workersai.options import CallOptions, RequestOptions
+from workersai.protocol.reasoning import require_answer
 from workersai.protocol.reply import (
     Asked,
     ReplyHead,
@@ -271,6 +272,8 @@ def outcome_of(response: Mapping[str, Any] | None, head: ReplyHead, asked: Asked
     if error is not None:
         return error
     try:
-        return completion_of(result if isinstance(result, dict) else {"response": result}, head, asked)
+        completion = completion_of(result if isinstance(result, dict) else {"response": result}, head, asked)
+        require_answer(completion, asked)
     except WorkersAIError as failure:
         return failure
+    return completion

@@ -166,8 +166,8 @@ class StreamReader:
     def add_to(self, error: WorkersAIError) -> None:
         """Tells an error in the midst of a stream what had come: the head, and a part of the answer."""
         error.status_code, error.request_id = self._head.status, self._head.request_id
-        error.partial = self.partial()
-        if error.partial.text or error.partial.tool_calls or error.partial.invalid_tool_calls:
+        partial = error.partial = self.partial()
+        if partial.text or partial.reasoning or partial.tool_calls or partial.invalid_tool_calls:
             error.reword(f"{error.message} What had come of it is in the error's `partial`.")
 
     def _sniff(self, data: bytes, *, at_end: bool = False) -> bytes:

@@ -177,6 +177,12 @@ class Completion:
     gateway_log_id: str | None = None
     reasoning: str = ""
 
+    @property
+    def reasoning_only(self) -> bool:
+        """Whether the model ran out of tokens while it was still thinking, so that there is no answer."""
+        written = self.text.strip() or self.tool_calls or self.invalid_tool_calls
+        return bool(self.finish_reason == "length" and self.reasoning and not written)
+
 
 @dataclass(frozen=True)
 class ToolCallDelta:

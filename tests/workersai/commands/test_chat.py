@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import Serve
+from tests.thoughts import ONLY_THOUGHTS, in_turn, thinking
 from tests.workersai.commands.running import (
     COMMAND,
     CTRL_D,
@@ -232,6 +233,16 @@ def test_turns_that_were_left_out_and_an_answer_that_was_cut_are_told(serve: Ser
     left_out = "2 of the oldest messages were left out, so that the rest fitted the window."
     cut = "The answer is cut off: it took all the tokens that it may (--max-tokens)."
     assert done.stderr.splitlines() == [left_out, cut, left_out, cut]
+
+
+def test_reasoning_is_not_shown_and_an_answer_of_nothing_else_is_a_notice(serve: Serve) -> None:
+    server = serve(in_turn(thinking("Hm.", text="One."), ONLY_THOUGHTS, thinking("Hm.", text="Two.")))
+    done = finished("chat", environment=towards(server), typed="first\nsecond\nthird\n")
+    assert (done.returncode, done.stdout) == (0, "One.\nTwo.\n")
+    assert done.stderr.splitlines() == [
+        "The model used all its tokens for thinking and wrote no answer. Allow it more with --max-tokens."
+    ]
+    assert said_to(server) == [user("first"), assistant("One."), user("third")]
 
 
 def test_a_chat_at_a_terminal(serve: Serve) -> None:
