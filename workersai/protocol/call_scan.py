@@ -11,6 +11,7 @@ reader can continue from there. Keys, names, numbers and literals have a bounded
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -23,7 +24,7 @@ _ESCAPES = '"\\/bfnrt'
 _OF_NUMBER = "-0123456789"
 _NUMBER_MARKS = re.compile(r"[-+.eE0-9]*")
 _LETTERS = re.compile(r"[a-z]*")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)")
 _NUMBER_SO_FAR = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*|(?:\.[0-9]+)?[eE][-+]?[0-9]*)?)?")
 _LITERALS = ("true", "false", "null")
 _LONGEST_WORD = 1_000  # characters of a number
@@ -241,7 +242,7 @@ class CallScanner:
         if len(word) > _LONGEST_WORD:
             fits = False
         elif end < len(text):
-            fits = bool(_NUMBER.fullmatch(word)) if is_number else word in _LITERALS
+            fits = _is_number(word) if is_number else word in _LITERALS
         else:
             fits = bool(_NUMBER_SO_FAR.fullmatch(word)) if is_number else any(one.startswith(word) for one in _LITERALS)
         self._word = word if end == len(text) else ""
@@ -252,6 +253,11 @@ class CallScanner:
 def _match_end(pattern: re.Pattern[str], text: str, at: int) -> int:
     found = pattern.match(text, at)
     return at if found is None else found.end()
+
+
+def _is_number(word: str) -> bool:
+    found = _NUMBER.fullmatch(word)
+    return found is not None and (not found[1] or math.isfinite(float(word)))
 
 
 def _decoded(written: str) -> str:

@@ -20,7 +20,8 @@ from typing import Any
 from workersai.protocol.call_passage import BLANK, FENCE, CallPassage
 from workersai.protocol.text_call_forms import OfferedTools
 
-_BEGINNING = re.compile(r"[{\[<`]")
+# What may begin a call, with the character that follows it if that is there already: most brackets are something else.
+_BEGINNING = re.compile(r'\{(?=[" \t\r\n]|\Z)|\[(?=[\w{ \t\r\n]|\Z)|<(?=[|f]|\Z)|`(?=``|`?\Z)')
 _TICKS = re.compile(r"`+")
 
 

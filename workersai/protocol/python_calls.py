@@ -9,6 +9,7 @@ can't begin before the text is whole. Text that isn't such a list breaks at the 
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 
@@ -156,7 +157,8 @@ class PythonCallScanner:
         if self._next == _ARGUMENT:
             return bool(_IDENTIFIER.fullmatch(word)) and not (is_whole and word in self._arguments)
         if is_whole:
-            return word in _CONSTANTS or bool(_INT.fullmatch(word) or _FLOAT.fullmatch(word))
+            is_float = _FLOAT.fullmatch(word) and math.isfinite(float(word))
+            return word in _CONSTANTS or bool(is_float or _INT.fullmatch(word))
         return any(one.startswith(word) for one in _CONSTANTS) or bool(_NUMBER_SO_FAR.fullmatch(word))
 
     def _end_word(self, word: str) -> None:

@@ -170,7 +170,8 @@ fragments = st.sampled_from(
     ["{", "}", "[", "]", '"name"', '"get_weather"', ":", ",", '"parameters"', "{}", ";", " ", "\n", "<|python_tag|>",
      "<|", "\\", '"', "words", "null", "-1", "1e5", "tru", "\\u00e9", json.dumps(PARIS), json.dumps(NOW),
      '{"name":"get_time","parameters":{"a":"', '"}}', "x" * 1_500, "\x01", '"name":"get_time",', "\n" * 501,
-     "```", "`", "json", "```json\n", "\n```\n", "<function=", "get_time", ">", "</function>", "</fun", "[get_time(", "a=",
+     "```", "`", "json", "```json\n", "\n```\n", "<function=", "get_time", ">", "</function>", "</fun",
+     "[get_time(", "a=",
      "'b'", ")]", ")", "True", '{"name":"get_weather","city":"Tokyo"}', '"city"', "<function=get_time>{}</function>",
      "[get_time(a='[')]", "Now ", "1.", "\\u00", "\\x4", "<", "[", "] to", "\n}", "\n "]
 )  # fmt: skip
@@ -213,10 +214,10 @@ LONG = {
     "flat calls": '{"name":"get_weather","city":"Paris"}; ' * 50,
     "flat calls in one another": '{"city":' * 50,
     "flat calls in strings": '{"city":"{' * 50,
-    "braces": "{" * 500,
-    "braces and quotes": '{"' * 250,
-    "a brace, a quote and brackets": '{"' + "[<{" * 200,
-    "prose with brackets": "a [link](b) and {c} if d < e, `f`. " * 20,
+    "braces": "{" * 100,
+    "braces and quotes": '{"' * 50,
+    "a brace, a quote and brackets": '{"' + "[<{" * 40,
+    "prose with brackets": "a [link](b) and {c} if d < e, `f`. " * 5,
 }
 
 
