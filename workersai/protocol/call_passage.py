@@ -59,6 +59,8 @@ class CallPassage:
         """Whether it ended: no text can be added."""
         self.in_fence = False
         """Whether it broke inside a fence that holds something else."""
+        self.in_long_fence = False
+        """Whether it broke where more backticks can follow of those that open the fence."""
         self._offered = offered
         self._is_first = is_first
         self._step: Callable[[CallPassage, str, int], int] = CallPassage._between
@@ -237,16 +239,17 @@ class CallPassage:
         return at
 
     def _open_fence(self, text: str, at: int) -> int:
-        while at < len(text) and text[at] == "`":
+        while at < len(text) and text[at] == "`" and self._ticks <= FENCE:
             self._ticks += 1
             at += 1
-        if at == len(text):
+        self.in_long_fence = self._ticks > FENCE
+        if at == len(text) and not self.in_long_fence:
             return at
         if self._ticks < FENCE:
             return self._break(at)
         self._fence = self._start
         self._before_fence, self._elements = self._elements, []
-        if self._ticks > FENCE:
+        if self.in_long_fence:
             return self._break(at)
         self._mark = ""
         self._step = CallPassage._language

@@ -41,6 +41,7 @@ class LeakFilter:
         self._pieces: list[str] = []  # the text of the passage, without the piece at hand
         self._length = 0  # of that text
         self._in_fence = False
+        self._is_opening = False  # more backticks can follow of those that open it
         self._ticks = 0  # backticks with which a piece of a fence ended
         self._found: list[tuple[str, list[dict[str, Any]]]] = []
 
@@ -112,7 +113,7 @@ class LeakFilter:
         taken, calls = passage.decide(text[start : end + 1], end - start)
         self._keep(text[start : start + taken], calls)
         shown.append(text[start + taken : end])
-        self._in_fence, self._ticks = passage.in_fence, 0
+        self._in_fence, self._is_opening = passage.in_fence, passage.in_long_fence
         return text, end
 
     def _keep(self, text: str, calls: list[dict[str, Any]]) -> None:
@@ -122,6 +123,10 @@ class LeakFilter:
     def _skip_fence(self, text: str, at: int, shown: list[str]) -> int:
         """Shows the text up to the end of a code fence, and returns where that is."""
         start = at
+        if self._is_opening:
+            opening = _TICKS.match(text, at)
+            at = at if opening is None else opening.end()
+            self._is_opening = at == len(text)
         while at < len(text):
             if self._ticks and text[at] != "`":
                 self._in_fence = self._ticks < FENCE

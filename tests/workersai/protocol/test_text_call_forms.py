@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from workersai.protocol.leaks import LeakFilter
@@ -101,6 +101,8 @@ TEXTS = [
     f"```json\n{CALL}\n```, for example",
     f"Write ```{CALL}``` to ask.",
     f"````json\n{CALL}\n````",
+    f"``````json\n{CALL}\n``````",
+    "`" * 50,
     f"```python\nlong_{'x' * 30}\n{CALL}\n```",
     f"```a language of words\n{CALL}\n```",
     "```\n```",
@@ -168,7 +170,7 @@ def test_without_the_parameters_no_flat_call_is_read() -> None:
     [
         ("`", "c"),
         ("``", "c"),
-        ("```", "`x"),
+        ("```", "`"),
         ("```py", "!"),
         ("```python\n", "i"),
         (f"```json\n{CALL}\n", "/"),
@@ -212,7 +214,7 @@ def test_a_fence_of_something_else_streams_undelayed() -> None:
 ANY = [text for text in (*CALLS, *TEXTS) if "\\ud8" not in text]
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, phases=[Phase.reuse, Phase.generate])  # shrinking takes minutes
 @given(st.sampled_from(ANY), st.sampled_from(ANY), st.data())
 def test_what_is_held_back_can_become_a_call(text: str, other: str, data: st.DataObject) -> None:
     """Two texts are cut and joined; whatever is held back then, some text behind it makes it a call."""
