@@ -114,7 +114,7 @@ class CallPassage:
         elif self._step is CallPassage._close_fence:
             self._step = CallPassage._between
         if self._fence is not None and self._step is CallPassage._between and self._elements and not self._is_tagged:
-            self._end_fence(length, 0)
+            self._end_fence(length)
 
     def _break(self, at: int) -> int:
         self.is_broken = True
@@ -143,7 +143,7 @@ class CallPassage:
             case "<":
                 self._mark = ""
                 self._step = CallPassage._tag
-            case "`" if not self._is_tagged:
+            case "`" if not self._is_tagged and (self._fence is None or self._elements):
                 self._ticks = 0
                 self._step = CallPassage._open_fence if self._fence is None else CallPassage._close_fence
             case _:
@@ -274,17 +274,14 @@ class CallPassage:
             self._ticks += 1
             at += 1
             if self._ticks == FENCE:
-                return self._end_fence(self._offset + at, at)
+                self._end_fence(self._offset + at)
+                break
         return at
 
-    def _end_fence(self, end: int, at: int) -> int:
+    def _end_fence(self, end: int) -> None:
         inner, self._elements = self._elements, self._before_fence
         start, self._fence = self._fence or 0, None
-        if not inner:
-            self._start = start
-            return self._break(at)
         readers = [reader for element in inner for reader in element.readers]
         self._elements.append(Element(start, end, counts_anywhere=False, readers=readers))
         self._blank = 0
         self._step = CallPassage._between
-        return at

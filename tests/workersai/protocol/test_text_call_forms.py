@@ -14,7 +14,7 @@ from workersai.protocol.stream import StreamReader
 from workersai.protocol.tools import offer_of
 from workersai.protocol.values import Tool
 
-PARAMETERS = {"get_weather": ("city", "unit", "days"), "get_time": (), "run": ("arguments", "type", "id")}
+PARAMETERS = {"get_weather": ("city", "unit", "days"), "get_time": (), "run": ("arguments", "id", "dir")}
 PARIS: tuple[str, Any] = ("get_weather", {"city": "Paris"})
 NOW: tuple[str, Any] = ("get_time", {})
 CALL = json.dumps({"name": "get_weather", "parameters": {"city": "Paris"}})
@@ -77,7 +77,7 @@ CALLS = {
     '[{"name":"get_weather","city":"Paris"},{"name":"get_time","arguments":{}}]': ([PARIS, NOW], ""),
     'So: {"name":"get_weather","city":"Paris"}': ([PARIS], "So: "),
     '```json\n{"name":"get_weather","city":"Paris"}\n```': ([PARIS], ""),
-    '{"name":"run","id":7,"type":"x","arguments":"ls"}': ([("run", {"id": 7, "type": "x", "arguments": "ls"})], ""),
+    '{"name":"run","id":7,"dir":"x","arguments":"ls"}': ([("run", {"id": 7, "dir": "x", "arguments": "ls"})], ""),
 }
 
 
@@ -165,6 +165,14 @@ def test_without_the_parameters_no_flat_call_is_read() -> None:
     assert leaks.feed(text) + leaks.flush() == text
 
 
+def test_a_parameter_can_be_named_like_a_key_of_calls() -> None:
+    leaks = LeakFilter({"find"}, {"find": ("type", "function")})
+    assert leaks.feed('{"name":"find","type":"x","function":{"a":1}}') + leaks.flush() == ""
+    assert leaks.take(as_text=False)[1] == [
+        {"name": "find", "arguments": {"type": "x", "function": {"a": 1}}, "id": None}
+    ]
+
+
 @pytest.mark.parametrize(
     ("held", "released"),
     [
@@ -210,8 +218,8 @@ def test_a_fence_of_something_else_streams_undelayed() -> None:
     assert [leaks.feed(piece) for piece in pieces] == pieces
 
 
-# That a string has half of a character is noticed only when the call is whole.
-ANY = [text for text in (*CALLS, *TEXTS) if "\\ud8" not in text]
+# Escapes are checked when the string or the call is whole, and the endings that are tried close no deep lists.
+ANY = [text for text in (*CALLS, *TEXTS) if not any(some in text for some in ("\\ud8", "\\x", "[" * 50))]
 
 
 @settings(max_examples=100, phases=[Phase.reuse, Phase.generate])  # shrinking takes minutes
@@ -227,7 +235,8 @@ def test_what_is_held_back_can_become_a_call(text: str, other: str, data: st.Dat
         assert any(becomes_call(held, end) for end in endings(other, text))
 
 
-ENDS = ['"}', '"}}', "}", "}}", "]", "}]", ")]", "')]", '")]', "}</function>"]
+TYPE = 'type":"function"}'
+ENDS = [*(TYPE[at:] for at in range(len(TYPE))), '"}', '"}}', "}", "}}", "]", "}]", ")]", "')]", '")]', "}</function>"]
 
 
 def endings(*texts: str) -> list[str]:
