@@ -60,7 +60,7 @@ class Asked:
 
     def leaks(self) -> LeakFilter:
         """What finds the calls in its text."""
-        return LeakFilter(self.offer.callable_names)
+        return LeakFilter(self.offer.callable_names, self.offer.parameter_names)
 
 
 def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completion:

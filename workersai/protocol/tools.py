@@ -37,12 +37,14 @@ class Offer:
         choice: The ``tool_choice`` of the request; None leaves it to the service, which lets the model choose.
         callable_names: The tools that the model may call.
         nullable: The schemas of those tools in whose arguments nulls must be put back.
+        parameter_names: The names of the parameters, by the tool's name.
     """
 
     tools: tuple[dict[str, Any], ...] = ()
     choice: str | dict[str, Any] | None = None
     callable_names: frozenset[str] = frozenset()
     nullable: Mapping[str, Node] = field(default_factory=dict)
+    parameter_names: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 _NO_OFFER = Offer()
@@ -66,6 +68,9 @@ def offer_of(sources: Sequence[ToolLike] | None, choice: ToolChoice | None, *, s
         choice=wire_choice,
         callable_names=frozenset() if wire_choice == "none" else frozenset(names),
         nullable={tool.name: tool.parameters for tool, one in zip(tools, accepted, strict=True) if one.lacks_nulls},
+        parameter_names={
+            tool.name: frozenset(one.schema.get("properties", ())) for tool, one in zip(tools, accepted, strict=True)
+        },
     )
 
 

@@ -12,6 +12,7 @@ from tests.counting import CopyCounter, operations
 from workersai.protocol.leaks import LeakFilter
 
 NAMES = frozenset({"get_weather", "get_time"})
+PARAMETERS = {"get_weather": ("city", "unit"), "get_time": ()}
 PARIS = {"name": "get_weather", "parameters": {"location": "Paris {[\"'\\"}}
 NOW = {"type": "function", "name": "get_time", "arguments": {}}
 BARE_NOW = {"name": "get_time", "arguments": {}}
@@ -20,7 +21,7 @@ TIMED = {"name": "get_time", "parameters": {"a": [1, -2500.0, True]}}
 
 def passed(pieces: list[str], names: frozenset[str] = NAMES) -> tuple[str, list[Any]]:
     """The text that a filter passes on, and the calls that it finds."""
-    leaks = LeakFilter(names)
+    leaks = LeakFilter(names, {name: PARAMETERS[name] for name in names})
     text = "".join(map(leaks.feed, pieces)) + leaks.flush()
     _, calls = leaks.take(as_text=False)
     return text, [{key: value for key, value in call.items() if key not in ("id", "type")} for call in calls]
@@ -74,7 +75,6 @@ def test_where_the_service_reads_the_calls_itself_the_text_is_given_back() -> No
         f"[{json.dumps(PARIS)}, 5]",
         f'[{json.dumps(PARIS)}, {{"name": "get_stocks", "parameters": {{}}}}]',
         f"Say {json.dumps(PARIS)} to ask.",
-        f"```json\n{json.dumps(PARIS)}\n```",
         '{"name": "get_weather"}',
         '{"name": "get_weather", "parameters": {}, "why": "to know"}',
         '{"name": ["get_weather"], "parameters": {}}',
@@ -137,8 +137,15 @@ def test_text_is_held_back_only_while_it_can_become_a_call(held: str, released: 
 
 def test_prose_streams_undelayed() -> None:
     leaks = LeakFilter(NAMES)
-    pieces = ["Hello", " {", '"name"', ": 1}", " ["]
+    pieces = ["Hello", " you.", " 5 > 4", " a_b(c)", "]}", "\n"]
     assert [leaks.feed(piece) for piece in pieces] == pieces
+
+
+def test_prose_with_a_bracket_waits_for_no_more_than_the_next_token() -> None:
+    leaks = LeakFilter(NAMES)
+    pieces = ["a {", "x", " [", "1]", ' {"na', 'me"', ": 1}", " `", "c` <", "b>"]
+    shown = ["a ", "{x", " ", "[1]", " ", "", '{"name": 1}', " ", "`c` ", "<b>"]
+    assert [leaks.feed(piece) for piece in pieces] == shown
 
 
 @pytest.mark.parametrize("first", ['"name": "get_weather", "parameters"', '"id"'])
@@ -149,7 +156,7 @@ def test_a_long_call_is_not_read_again_with_each_piece(first: str, monkeypatch: 
         read.append(len(text))
         return pydantic_core.from_json(text, **options)
 
-    monkeypatch.setattr("workersai.protocol.leaks.from_json", from_json)
+    monkeypatch.setattr("workersai.protocol.call_elements.from_json", from_json)
     long = f'{{{first}: "{"x" * 100_000}"'
     assert passed([long[at : at + 8] for at in range(0, len(long), 8)]) == (long, [])
     assert sum(read) < 5 * len(long)
@@ -162,7 +169,11 @@ calls = st.one_of(objects, st.lists(objects, max_size=2)).map(json.dumps)
 fragments = st.sampled_from(
     ["{", "}", "[", "]", '"name"', '"get_weather"', ":", ",", '"parameters"', "{}", ";", " ", "\n", "<|python_tag|>",
      "<|", "\\", '"', "words", "null", "-1", "1e5", "tru", "\\u00e9", json.dumps(PARIS), json.dumps(NOW),
-     '{"name":"get_time","parameters":{"a":"', '"}}', "x" * 1_500, "\x01", '"name":"get_time",', "\n" * 501]
+     '{"name":"get_time","parameters":{"a":"', '"}}', "x" * 1_500, "\x01", '"name":"get_time",', "\n" * 501,
+     "```", "`", "json", "```json\n", "\n```\n", "<function=", "get_time", ">", "</function>", "</fun",
+     "[get_time(", "a=",
+     "'b'", ")]", ")", "True", '{"name":"get_weather","city":"Tokyo"}', '"city"', "<function=get_time>{}</function>",
+     "[get_time(a='[')]", "Now ", "1.", "\\u00", "\\x4", "<", "[", "] to", "\n}", "\n "]
 )  # fmt: skip
 
 
@@ -184,13 +195,46 @@ LONG = {
     "objects that are no calls": '<|python_tag|>{"name":"get_time"}' * 50,
     "calls of others": '<|python_tag|>{"name":"get_stocks","parameters":{"a":[' * 50,
     "blanks": " " * 2_000,
+    "fences": f"```json\n{json.dumps(PARIS)}\n```\n" * 50,
+    "fences of something else": "```python\nprint({'a': [1]})\n```\n" * 50,
+    "fences that hold more than a call": f"```json\n{json.dumps(NOW)}\nor```" * 50,
+    "beginnings of fences": "```json\n{" * 50,
+    "backticks": "`a` ``b`` ````" * 50,
+    "functions": '<function=get_time>{"a":[1]}</function>' * 50,
+    "functions without an end": '<function=get_time>{"a":"' * 50,
+    "functions of others": "<function=get_stocks>{}</function>" * 50,
+    "beginnings of functions": "<function=get_<function=" * 50,
+    "python": "[get_time(a='b', c=[1, 2.5, {'d': None}]), get_weather()]\n" * 50,
+    "one python string": "[get_time(a='" + "\\n ab" * 50 + "')]",
+    "one python list": "[get_time(a=[" + "1, True, " * 50 + "])]",
+    "deep python": "[get_time(a=" + "[" * 50,
+    "beginnings of python": "[get_time(a='[get_time(a=" * 50,
+    "calls behind words": f"Now {json.dumps(PARIS)}\n" * 50,
+    "calls between words": f"Now {json.dumps(PARIS)} or " * 50,
+    "flat calls": '{"name":"get_weather","city":"Paris"}; ' * 50,
+    "flat calls in one another": '{"city":' * 50,
+    "flat calls in strings": '{"city":"{' * 50,
+    "braces": "{" * 100,
+    "braces and quotes": '{"' * 50,
+    "a brace, a quote and brackets": '{"' + "[<{" * 40,
+    "prose with brackets": "a [link](b) and {c} if d < e, `f`. " * 5,
 }
 
 
 def longer(name: str, factor: int) -> str:
     """The text of that name, so many times as long: all of it, or what is within the one call."""
     text = LONG[name]
-    if name in ("one string", "escapes", "strings", "numbers", "a long number", "deep", "a list of calls"):
+    if name in (
+        "one python string",
+        "one python list",
+        "one string",
+        "escapes",
+        "strings",
+        "numbers",
+        "a long number",
+        "deep",
+        "a list of calls",
+    ):
         begin, end = len(text) // 4, 3 * len(text) // 4
         return text[:begin] + text[begin:end] * factor + text[end:]
     return text * factor
@@ -207,7 +251,7 @@ def test_a_text_is_read_in_a_time_in_proportion_to_it(
         decoded.append(len(text))
         return pydantic_core.from_json(text, **options)
 
-    monkeypatch.setattr("workersai.protocol.leaks.from_json", from_json)
+    monkeypatch.setattr("workersai.protocol.call_elements.from_json", from_json)
 
     def cost(factor: int) -> tuple[int, int]:
         text = longer(name, factor)
