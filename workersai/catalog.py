@@ -74,7 +74,7 @@ CATALOG: dict[str, ModelCard] = {card.name: card for card in _CARDS}
 DEFAULT_EMBEDDING_MODEL = "@cf/baai/bge-base-en-v1.5"
 DEFAULT_RERANKER = "@cf/baai/bge-reranker-base"
 MOST_TEXTS = 100
-"""Texts of one call for embeddings (wire page, "Embeddings")."""
+"""Texts of one call for embeddings (wire.md#embeddings)."""
 
 
 def _english(name: str, price: float, dimensions: int) -> EmbeddingCard:

@@ -1,8 +1,8 @@
 """One class for each thing that a caller can act on, and the table of the service's codes behind them.
 
 Every error that leaves this package derives from :class:`WorkersAIError`. Its message says what happened and what to
-do about it; its attributes are for programs. Codes, statuses and what is worth a retry are those of the wire page
-("Errors").
+do about it; its attributes are for programs. Codes, statuses and retries follow the service's table
+(wire.md#error-codes).
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ _ACCOUNT = "Ask Cloudflare about the account's access to this model."
 
 _LONGEST_WORDS = 2_000  # of the service's own in a message
 
-# The wire page's table, by the service's code.
+# The table of wire.md#error-codes, by the service's code.
 _BY_CODE: dict[int, _Row] = {
     10000: _Row(AuthenticationError, _CREDENTIALS),
     5007: _Row(ModelNotFoundError, "Check the model's name; it begins with @cf/ or @hf/."),
@@ -250,7 +250,7 @@ _BY_STATUS: dict[int, _Row] = {
     429: _Row(RateLimitError, "Too many requests: slow down, or try again in a moment."),
 }
 
-# An overflow and a JSON Mode failure are told by their words, since code and status vary (wire page).
+# An overflow and a JSON Mode failure are told by their words, since code and status vary (wire.md#error-codes).
 _BY_WORDS: tuple[tuple[re.Pattern[str], _Row], ...] = (
     (re.compile(r"context window limit|maximum context length is", re.IGNORECASE), _BY_CODE[5021]),
     (re.compile(r"JSON Mode couldn't be met", re.IGNORECASE), _BY_CODE[5024]),

@@ -90,7 +90,7 @@ class Batches:
     async def _answer(self, batch: _Batch, items: list[Item], fault: Fault | None) -> None:
         await asyncio.sleep(self._delay)
         order = list(enumerate(items))
-        self._dice.shuffle(order)  # no order is promised (wire page, "Async Batch")
+        self._dice.shuffle(order)  # no order is promised (wire.md#batch)
         if fault is not None and fault.kind == "item":
             order = list(self._failing(order, fault))
         batch.status = "running"
@@ -132,7 +132,7 @@ class Batches:
             answer = await collected(first, events, notes)
         usage = answer.end.usage
         whole = NativeDialect(json_mode=wanted.json_schema is not None).whole(answer)
-        # It has no usage of its own (wire page).
+        # It has no usage of its own (wire.md#batch).
         return {"response": whole["result"]["response"]}, (usage.prompt_tokens, usage.completion_tokens)
 
 

@@ -1,4 +1,4 @@
-"""The Async Batch form (wire page): what fits it, the prompt that a conversation becomes, and the replies.
+"""The Async Batch form (wire.md#batch): what fits it, the prompt that a conversation becomes, and the replies.
 
 A batch takes prompts and sampling settings, and neither messages nor tools. Here the body of a single call becomes an
 item of a batch, so that both are asked the same.

@@ -16,7 +16,7 @@ import json
 import re
 
 CALL_KEYS = ("type", "id", "name", "parameters", "arguments", "function")
-"""The keys of a call (wire page, "Replies"), or of the function in it."""
+"""The keys of a call (wire.md#text-tool-calls), or of the function in it."""
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 _IN_STRING = re.compile(r'["\\]')

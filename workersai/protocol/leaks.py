@@ -1,7 +1,7 @@
 """A tool call that the model wrote as text -> the wire's form of a call, for ``tool_calls.py`` to read.
 
 A Llama model can write a call out: as an object of a name and parameters (or arguments), in a list, several separated
-by ``;``, or behind ``<|python_tag|>`` (wire page, "Replies"). It is a call only where a tool of that name was offered.
+by ``;``, or behind ``<|python_tag|>`` (wire.md#text-tool-calls). It is a call only if a tool of that name was offered.
 
 Strategy: the text is read once, by an index that only grows. Prose is searched for the tag. Where a call may begin, a
 :class:`~workersai.protocol.call_scan.CallScanner` follows the candidate; its pieces are joined once, when it ends or

@@ -26,7 +26,7 @@ from workersai.protocol.values import Completion, Trimmed, Usage
 
 __all__ = ["Asked", "ReplyHead", "completion_from_body", "completion_of", "result_of", "unreadable", "usage_of"]
 
-# The service's own words for reasons that have a name here (wire page, "Whole replies").
+# The service's own words for reasons that have a name here (wire.md#finish-reasons).
 _FINISH_REASONS = {"model_length": "length"}
 _FAILED = "error"
 
@@ -40,7 +40,7 @@ class ReplyHead:
 
     @property
     def ok(self) -> bool:
-        """Whether the status promises an answer. A 200 can still tell of a failure (wire page, "Replies")."""
+        """Whether the status promises an answer. A 200 can still tell of a failure (wire.md#envelope)."""
         return 200 <= self.status < 300  # noqa: PLR2004 - HTTP's success
 
     @property
@@ -176,7 +176,7 @@ FailureT = TypeVar("FailureT", bound=WorkersAIError)
 
 
 def failed_by_finish_reason(kind: type[FailureT], head: ReplyHead, partial: Completion | None) -> FailureT:
-    """The error for an answer whose finish reason is ``error`` (wire page, "Whole replies")."""
+    """The error for an answer whose finish reason is ``error`` (wire.md#finish-reasons)."""
     error = kind(
         "The model failed while it answered: the finish reason is 'error'. Try again.",
         status_code=head.status,
@@ -201,7 +201,7 @@ def calls_of(wires: Any, head: ReplyHead) -> list[dict[str, Any]]:
 
 
 def finish_reason_of(given: Any, *, called: bool, usage: Usage | None, asked: Asked) -> str:
-    """Why the answer ended. The native shape doesn't say, so it follows from what was received (wire page)."""
+    """Why the answer ended. The native shape doesn't say, so it is inferred from the reply (wire.md#finish-reasons)."""
     given = _FINISH_REASONS.get(given, given) if isinstance(given, str) else given
     if given is None and usage is not None and _reached(usage.completion_tokens, asked.max_tokens):
         return "length"
@@ -239,7 +239,7 @@ def error_from_body(body: bytes, head: ReplyHead) -> WorkersAIError:
 
 
 def result_of(body: bytes, head: ReplyHead) -> dict[str, Any]:
-    """The result inside the envelope; the Worker binding's route sends it bare (wire page).
+    """The result inside the envelope; the Worker binding's route sends it bare (wire.md#worker-binding).
 
     Raises:
         WorkersAIError: the failure that the reply tells of; :class:`ServerError` for one that can't be read.
@@ -282,7 +282,7 @@ def _told(message: str, head: ReplyHead, code: int | None) -> WorkersAIError:
 
 
 def is_empty_answer(body: bytes) -> bool:
-    """Whether a reply of success has an empty result: some routes answer a request for a stream so (wire page)."""
+    """Whether a reply of success has an empty result: some routes answer a stream request so (wire.md#streams)."""
     try:
         payload = whole_value_of(body)
     except ValueError:

@@ -209,7 +209,7 @@ def _message(item: Message | Mapping[str, Any], where: str) -> Message:
 
 
 def _message_to_wire(message: Message) -> dict[str, Any]:
-    # The Llama models follow a call best when it also stands in the text (wire page, "Requests").
+    # The Llama models follow a call best when it also stands in the text (wire.md#history).
     spoken = [_spoken_call(call) for call in message.tool_calls]
     broken = [f'{{"name":{json_text(call.name)},"parameters":{call.arguments}}}' for call in message.invalid_tool_calls]
     wire: dict[str, Any] = {
