@@ -11,7 +11,7 @@ from typing import Any
 from griffe import AliasResolutionError, Extension, NameResolutionError, Object
 
 _ROLE = re.compile(r":(?:class|meth|mod|func|attr|data|exc):`(?P<short>~)?(?P<target>[\w.]+)`")
-_EVIDENCE = re.compile(r"\s\((wire page(, \"[^\"]*\")?|the schema)\)")
+_EVIDENCE = re.compile(r"\s\((wire\.md#[\w-]+(, wire\.md#[\w-]+)*|the schema)\)")
 _CODE_BLOCK = re.compile(
     r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?:(?P=indent) +.*\n?|\n)+)", re.MULTILINE
 )

@@ -110,7 +110,7 @@ class ChatWorkersAI(SessionModel, CountingChatModel, BatchingModel, BaseChatMode
             tool_choice: None or ``"auto"``: the model chooses. ``"any"``, ``"required"`` or True: it has to call one.
                 ``"none"``: it may not. A tool's name, or OpenAI's dict that names one: it has to call that one. The
                 service enforces a call of a named or of the only tool; ``"any"`` of several is only advice to the
-                model (wire page, "Requests").
+                model (wire.md#tool-choice).
             strict: True tells the model that there are no other arguments than those listed. The service has no
                 strict function calling, so nothing is enforced.
             parallel_tool_calls: False keeps the first call alone; others are told in

@@ -29,7 +29,7 @@ _ROLES: tuple[tuple[type[BaseMessage], Role], ...] = (
 
 # Blocks of an assistant's turn that are no text for the model: calls stand in tool_calls, and the thoughts of
 # another model are not this one's words. This model's own reasoning is not sent back either: newer routes may take it
-# as the message's ``reasoning``, but Llama's schema has no such field (wire page, "Requests").
+# as the message's ``reasoning``, but Llama's schema has no such field (wire.md#requests).
 _NOT_SAID = frozenset(
     {
         "redacted_thinking",

@@ -28,7 +28,7 @@ from workersai.protocol.values import ROLES, Completion, Delta, InvalidToolCall,
 
 # What an assistant's turn may hold beside its text: the thoughts of another model are not this one's words, and a
 # cache point is a hint to a service that takes one. This model's own reasoning is not sent back either: newer routes
-# may take it as the message's ``reasoning``, but Llama's schema has no such field (wire page, "Requests").
+# may take it as the message's ``reasoning``, but Llama's schema has no such field (wire.md#requests).
 _NOT_SAID = (ToolCallBlock, ThinkingBlock, CachePoint)
 
 

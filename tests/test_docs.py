@@ -55,7 +55,8 @@ def test_each_reason_not_to_run_something_is_needed() -> None:
             ":meth:`run` of it.",
             '<autoref identifier="here.run" optional><code>run</code></autoref> of it.',
         ),
-        ('So many (wire page, "Errors").', "So many."),
+        ("So many (wire.md#errors).", "So many."),
+        ("So many\n(wire.md#tool-calls, wire.md#streams), and more.", "So many, and more."),
         (
             "Example:\n    .. code-block:: python\n\n        a = 1\n\nMore.",
             "Example:\n    ```python\n    a = 1\n    ```\nMore.",

@@ -34,7 +34,7 @@ REFUSAL_CODES = frozenset(
     # AI Gateway's: no such gateway, its limits, no credit, a prompt that a guardrail blocked.
     | {2001, 2003, 2016, 2021, 2045}
 )
-"""Codes of refusals that come before a model works (wire page, "Errors"). That they cost nothing is supposed from that,
+"""Codes of refusals that come before a model works (wire.md#error-codes). That they cost nothing is supposed from that,
 and not published."""
 _ANSWER_BLOCKED = 2017
 """A guardrail of the gateway blocked the answer, which the model had written."""

@@ -186,7 +186,7 @@ class BaseClient(Generic[ClientT]):
         fit = fitted(body, offer.tools, options, counted=in_budget)
 
         def call(offer: Offer, json_mode: JSONMode | None, in_json: Call | None = None) -> Call:
-            # JSON Mode does not stream on the service (wire page, "Requests").
+            # JSON Mode does not stream on the service (wire.md#json-mode).
             streams = stream and json_mode is None and in_json is None
             request = run_request(
                 self.settings,

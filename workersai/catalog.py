@@ -13,7 +13,7 @@ SERVICE_MAX_TOKENS = 256
 DEFAULT_MAX_TOKENS = 4_096
 """The most that this package asks for where the caller names none, in place of that."""
 MOST_TEXTS = 100
-"""Texts of one call for embeddings (wire page, "Embeddings"); some models take fewer."""
+"""Texts of one call for embeddings (wire.md#embeddings); some models take fewer."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Client(RetrievalClient):
 
                 ``tool_choice``: ``"auto"`` (as by default, the model chooses), ``"none"``, ``"required"`` (or
                 ``"any"``, or True), or a tool's name. The service enforces a call of a named tool, or of the only
-                one; ``"required"`` among several is advice, which the model may not take (wire page, "Requests").
+                one; ``"required"`` among several is advice, which the model may not take (wire.md#tool-choice).
 
                 ``parallel_tool_calls``: False keeps the first call and puts the others into the completion's
                 ``dropped_tool_calls``. The service has no such setting.

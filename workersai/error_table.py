@@ -1,6 +1,6 @@
 """The service's codes, statuses and words -> one error class each, with advice.
 
-The rows are those of the wire page ("Errors").
+The rows are those of wire.md#error-codes.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _words(*rows: tuple[str, _Row]) -> Words:
     return tuple((re.compile(words, re.IGNORECASE), row) for words, row in rows)
 
 
-# The code and the status of these failures vary, so that only the words are reliable (wire page).
+# The code and the status of these failures vary, so that only the words are reliable (wire.md#error-codes).
 _OVERFLOW = (
     r"context window limit|maximum context length|maximum model length|context_length_exceeded"
     r"|(exceed\w*|longer than|larger than|too long for) (the |this |its )?(model'?s? |maximum )*context"

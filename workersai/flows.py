@@ -208,7 +208,7 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
 
     yield from retried(call, attempt, lambda: nothing_emitted)
     if answered_nothing:
-        # Seen on gpt-oss: the same request without "stream" is answered (wire page, "Streams").
+        # Seen on gpt-oss: the same request without "stream" is answered (wire.md#streams).
         yield Emit(deltas_of((yield from _run_once(replace(call, request=without_stream(call.request))))))
 
 

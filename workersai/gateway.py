@@ -1,6 +1,6 @@
 """Gateway: the AI Gateway that a call goes through, and what it is to do on the way.
 
-The headers are those of the wire page ("Requests"); the bounds are those that Cloudflare documents for AI Gateway
+The headers are those of wire.md#gateway-headers; the bounds are those that Cloudflare documents for AI Gateway
 (Caching, Request handling, Custom metadata).
 """
 

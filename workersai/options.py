@@ -220,7 +220,7 @@ class CallOptions(RequestOptions):
     """How a text is sent. Default: ``"chat"``; with ``raw=True``, ``"completion"``.
 
     ``"chat"``: as the message of a user, which the model answers. ``"completion"``: in the service's Prompt form. The
-    model then continues the text, because the service applies no chat template to a prompt (wire page, "Requests").
+    model then continues the text, because the service applies no chat template to a prompt (wire.md#requests).
     Tools need ``"chat"``. Lists of messages are sent as messages in either form.
     """
 

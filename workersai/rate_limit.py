@@ -19,7 +19,7 @@ class RateLimit:
 
     The calls wait for their turn in the order in which they came; an attempt of a retry is a call as well. Several
     processes know nothing of each other: give each its share. The service takes 300 text generations a minute for an
-    account (wire page, "Errors").
+    account (wire.md#limits).
 
     Args:
         calls: How many requests may begin within ``seconds``.

@@ -20,7 +20,7 @@ DEFAULT_TIMEOUT = 120.0
 DEFAULT_MAX_RETRIES = 2
 DEFAULT_MAX_REPLY_BYTES = 67_108_864  # 64 MiB
 
-# Cloudflare's own SDK and CLI use the first names, the older LangChain package the others (wire page, "Requests").
+# Cloudflare's own SDK and CLI use the first names, the older LangChain package the others (wire.md#requests).
 ACCOUNT_VARIABLES = ("CLOUDFLARE_ACCOUNT_ID", "CF_ACCOUNT_ID")
 TOKEN_VARIABLES = ("CLOUDFLARE_API_TOKEN", "CF_AI_API_TOKEN")
 BASE_URL_VARIABLES = ("CLOUDFLARE_BASE_URL",)

@@ -1,6 +1,6 @@
 """What fits the context window: whether a prompt does, which turns are left out so that it does, and the answer's room.
 
-Prompt and answer share the window (wire page, "Requests"). Only models of the catalog are held to theirs.
+Prompt and answer share the window (wire.md#limits). Only models of the catalog are held to theirs.
 """
 
 from __future__ import annotations

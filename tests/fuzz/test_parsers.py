@@ -177,7 +177,7 @@ STRANGERS = ("rm_rf", "get_weather2", "get_")
 
 @st.composite
 def calls(draw: st.DrawFn, names: tuple[str, ...] = NAMES) -> dict[str, Any]:
-    """A call as a model may write it (wire page, "Replies")."""
+    """A call as a model may write it (wire.md#text-tool-calls)."""
     name, arguments = draw(st.sampled_from(names)), draw(ARGUMENTS)
     form = draw(st.sampled_from(["parameters", "arguments", "function"]))
     if form == "function":

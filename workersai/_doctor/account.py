@@ -66,7 +66,7 @@ def _page(number: int) -> str:
 def _accepted(recorder: Recorder, capture: Capture, model: str) -> list[Finding]:
     listed = _names(capture)
     found, number = len(listed), 1
-    # result_info.total_count is no bound for pages (wire page): the last page is the one that isn't full.
+    # result_info.total_count is no bound for pages (wire.md#model-list): the last page is the one that isn't full.
     while found == _PER_PAGE and number < _MOST_PAGES:
         number += 1
         more = _names(recorder.get("model list", _page(number), kind="catalog"))  # none if it fails

@@ -1,6 +1,6 @@
 """Checks of the Async Batch API: a batch of one item in each form, and which forms are answered rather than continued.
 
-The published item has a prompt. Whether it gets a chat template is open (wire page, "Async Batch"), so each form is
+The published item has a prompt. Whether it gets a chat template is open (wire.md#batch), so each form is
 tried: a plain prompt, a prompt in the model's own template, and messages.
 """
 

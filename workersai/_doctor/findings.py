@@ -20,7 +20,7 @@ Status = Literal["ok", "warn", "fail", "skip"]
 Blocks = Literal["", "model", "all"]
 
 _MODEL_CODES = (5007, 5016, 5018, 5028, 5035, 3041, 3042)
-"""Refusals of one model (wire page, "Errors"), which say nothing about another model."""
+"""Refusals of one model (wire.md#error-codes), which say nothing about another model."""
 
 RUN_PERMISSION = (
     'Edit the token at https://dash.cloudflare.com/profile/api-tokens: it needs the permissions "Workers AI: Read" and '

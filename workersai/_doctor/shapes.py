@@ -1,4 +1,4 @@
-"""The shapes of replies and streams (wire page, "Whole replies" and "Streams"): which one a captured body has.
+"""The shapes of replies and streams (wire.md#whole-replies, wire.md#streams): which one a captured body has.
 
 It reads bodies as they came, and shares no code with the readers of the clients: a check that uses the code it checks
 finds nothing.
@@ -28,7 +28,7 @@ _PLACES = ("choices[0].message", "choices[0].delta", "the top level")
 
 
 def expected_shape(model: str, form: Form) -> Shape | None:
-    """The shape that the wire page expects of a model's reply; None where any known one will do."""
+    """The shape that is expected today (wire.md#whole-replies) of a model's reply; None where any known one will do."""
     return _EXPECTED.get(model, {}).get(form)
 
 

@@ -21,7 +21,7 @@ logger = logging.getLogger("workersai")
 
 _AT_ONCE = 500  # requests that are read, checked and kept in one go
 SMALL_JOB = 300
-"""Fewer rows are sent as single calls: the account's limit lets so many through in a minute (wire page, "Errors")."""
+"""Fewer rows are sent as single calls: the account's limit lets so many through in a minute (wire.md#limits)."""
 
 
 class Opening:

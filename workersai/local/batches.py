@@ -93,7 +93,7 @@ class Batches:
     async def _answer(self, batch: _Batch, items: list[Item], fault: Fault | None) -> None:
         await asyncio.sleep(self._delay)
         order = list(enumerate(items))
-        self._dice.shuffle(order)  # no order is promised (wire page, "Async Batch")
+        self._dice.shuffle(order)  # no order is promised (wire.md#batch)
         if fault is not None and fault.kind == "item":
             order = list(self._failing(order, fault))
         batch.status = "running"
@@ -135,7 +135,7 @@ class Batches:
             answer = await collected(begun, events)
         tokens = (answer.end.usage.prompt_tokens, answer.end.usage.completion_tokens)
         result = run_dialect(self._dialect, wanted).whole(answer)["result"]
-        # A native item has no usage of its own (wire page).
+        # A native item has no usage of its own (wire.md#batch).
         return ({"response": result["response"]} if self._dialect == "native" else result), tokens
 
 

@@ -1,6 +1,6 @@
 """The door that a Worker's ``AI`` binding comes by: what REST says by path, query and headers, said in workerd's way.
 
-Written from the wire page ("The Worker binding's route") and from what workerd 1.20261117 sends and reads: its module
+Written from wire.md#worker-binding and from what workerd 1.20261117 sends and reads: its module
 ``cloudflare-internal:ai-api``. A run through a gateway has a path of its own there.
 """
 

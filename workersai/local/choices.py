@@ -1,6 +1,6 @@
 """Replies of ``/ai/run`` with ``choices``: the hybrid shape of Llama 3.3, and the chat shape.
 
-Written from the samples of the wire page, and independent of the rest of the package. The samples' names (``w05``) are
+Written from the samples in tests/wire, and independent of the rest of the package. The samples' names (``w05``) are
 given where a shape follows one.
 """
 

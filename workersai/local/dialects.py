@@ -1,6 +1,6 @@
 """The dialects of ``/ai/run``: the shapes that its routes have answered in, of which a local server speaks one.
 
-See the wire page, "Whole replies" and "Streams". The OpenAI-compatible twin has a shape of its own, whatever the
+See wire.md#whole-replies and wire.md#streams. The OpenAI-compatible twin has a shape of its own, whatever the
 dialect.
 """
 

@@ -1,4 +1,4 @@
-"""Failures on demand: each of those that the wire page knows of, for tests of programs that must stand them."""
+"""Failures on demand: each of those in wire.md#errors, for tests of programs that must stand them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OVERFLOW = (
     "AiError: The estimated number of input and maximum output tokens (35000) exceeded this model context window limit "
     "(24000)"
 )
-# The wire page's table: each code with its status, and words such as the service uses.
+# The table of wire.md#error-codes: each code with its status, and words such as the service uses.
 CODES: Mapping[int, tuple[int, str]] = {
     10000: (401, "Authentication error"),
     5007: (400, "No such model or task"),
@@ -150,7 +150,7 @@ class Fault:
     written                 what happens
     ======================  =====================================================================================
     ``3040``, ``3040:2``    a refusal with that code, its status and, if given, ``Retry-After`` in seconds
-    ``1234/503``            the same with a code of which the wire page says nothing; the status is 400 by default
+    ``1234/503``            the same with a code that the table doesn't list; the status is 400 by default
     ``error:4006``          a refusal in the other form: the code in front of the message, and no envelope
     ``html:502``            the page of the edge, with that status; ``html:503:2`` with ``Retry-After``
     ``empty:200``           an empty body, with that status

@@ -1,6 +1,6 @@
 """The AI Gateway in front of the local server: it answers from its cache what it was asked before.
 
-It caches where a request says so (wire page, "Requests"): there is no dashboard here that could have it cache by
+It caches where a request says so (wire.md#gateway-headers): there is no dashboard here that could have it cache by
 default.
 """
 

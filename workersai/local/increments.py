@@ -1,6 +1,6 @@
 """The ``usage`` of replies with ``choices``: the totals, and what each event of a stream adds to them.
 
-See the wire page, "Streams": the first event has the prompt's tokens, each later one its own.
+See wire.md#usage-in-streams: the first event has the prompt's tokens, each later one its own.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-# Not in the schema, but honoured by the service (wire page, "Requests").
+# Not in the schema, but honoured by the service (wire.md#options, wire.md#tool-choice).
 HONOURED: Mapping[str, frozenset[str]] = {
     "prompt": frozenset({"options"}),
     "messages": frozenset({"options", "tool_choice", "lora"}),

@@ -182,7 +182,7 @@ class ScriptedEngine:
 
 
 def streamed_calls(*calls: CalledTool, text: str = "", usage: Usage | None = None) -> RawReply:
-    """A native stream whose calls come in OpenAI's pieces, as some routes send them (wire page, "Streams").
+    """A native stream whose calls come in OpenAI's pieces, as some routes send them (wire.md#streams).
 
     The events lie in ``choices[0].delta``: all starts, then the arguments a few characters at a time, the calls in
     turn, then all finalisers, whose id, type and name are null. The finish reason, the usage and the end follow.

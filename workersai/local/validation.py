@@ -266,6 +266,6 @@ def check_response_format(body: Json, place: str = "") -> None:
 def _check_bare_schema(schema: Any, place: str) -> None:
     if not isinstance(schema, dict):
         raise bad_input(f"{place} must be a JSON Schema")
-    # The service does not understand OpenAI's envelope (wire page, "Requests"), and would constrain nothing.
+    # The service does not understand OpenAI's envelope (wire.md#json-mode), and would constrain nothing.
     if "schema" in schema and not schema.keys() & _SCHEMA_KEYS:
         raise bad_input(f"{place} must be the bare JSON Schema, without the envelope of name, schema and strict")

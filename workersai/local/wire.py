@@ -1,6 +1,6 @@
 """How replies look on the native wire: the envelope, errors, results and stream events.
 
-Written from the wire page alone and independent of the rest of the package, so that the two check each other.
+Written from docs/internals/wire.md alone and independent of the rest of the package, so that the two check each other.
 """
 
 from __future__ import annotations

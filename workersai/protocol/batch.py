@@ -1,4 +1,4 @@
-"""The Async Batch form (wire page): what fits it, the item that a request becomes, and the replies.
+"""The Async Batch form (wire.md#batch): what fits it, the item that a request becomes, and the replies.
 
 The published item has a prompt and sampling settings, and neither messages nor tools. Here the body of a single call
 becomes an item of a batch, so that both ask the same.
@@ -63,7 +63,7 @@ _FAILED = ("failed", "error", "errored", "cancelled", "canceled", "expired")
 def checked_batch_input(given: Any, model: str) -> BatchInput:
     """The form of a job's conversations; by default the template for Llama 3 models, and messages for all others.
 
-    Whether the service applies a chat template to the prompt of an item is not known (wire page, "Async Batch"). With
+    Whether the service applies a chat template to the prompt of an item is not known (wire.md#batch). With
     the template in the prompt, a Llama 3 model answers in either case, and the item has published fields only.
 
     Raises:

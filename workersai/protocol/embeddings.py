@@ -1,6 +1,6 @@
 """Texts -> vectors, and documents -> scores: what is sent, and every shape in which the service answers.
 
-The shapes are those of the wire page ("Embeddings"), of the models' published schemas, and of the OpenAI-compatible
+The shapes are those of wire.md#embeddings, of the models' published schemas, and of the OpenAI-compatible
 twin, which some routes answer with.
 """
 

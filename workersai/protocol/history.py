@@ -10,7 +10,7 @@ from workersai.protocol.values import Message
 
 
 def checked_history(messages: Sequence[Message]) -> Iterator[Message]:
-    """The messages, with the name of its tool in each tool's turn (wire page, "Requests").
+    """The messages, with the name of its tool in each tool's turn (wire.md#history).
 
     Raises:
         BadRequestError: a tool's turn answers no call that stands before it.

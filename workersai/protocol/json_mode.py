@@ -1,7 +1,7 @@
 """JSON Mode: what the answer must look like -> the ``response_format`` of a request.
 
 The service takes the bare JSON Schema and doesn't understand OpenAI's envelope of name, schema and strict: the name
-and the description survive as the schema's own (wire page, "Requests").
+and the description survive as the schema's own (wire.md#json-mode).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A tool call that the model wrote as text -> the wire's form of a call, for ``tool_calls.py`` to read.
 
 A model can write a call out: as an object of a name and parameters (or arguments), in a list, several separated by
-``;``, behind ``<|python_tag|>``, in a code fence, and in the other forms of the wire page ("Whole replies"). It is a
+``;``, behind ``<|python_tag|>``, in a code fence, and in the other forms of wire.md#text-tool-calls. It is a
 call only if a tool of that name was offered.
 
 Strategy: the text is read once, by an index that only grows. Prose is searched for the few characters with which a

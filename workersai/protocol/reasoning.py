@@ -1,6 +1,6 @@
 """Replies that hold reasoning and nothing else, because the model ran out of tokens before it wrote an answer.
 
-Reasoning models think by default, and their thoughts count against ``max_tokens`` (wire page, "Whole replies"). Such a
+Reasoning models think by default, and their thoughts count against ``max_tokens`` (wire.md#whole-replies). Such a
 reply holds neither an object nor a tool call, if one was asked for. The errors that say so, and those about an answer
 that was cut off later, get their words here.
 """

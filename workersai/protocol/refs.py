@@ -1,4 +1,4 @@
-"""References in a JSON Schema, followed: the service understands no ``$ref`` (wire page, "Requests").
+"""References in a JSON Schema, followed: the service understands no ``$ref`` (wire.md#tools).
 
 A small schema can be a huge one written out: by references to references, and by ``allOf`` of unions, which is a union
 of their product. So what is written out is counted before it is made, and refused beyond a bound.

@@ -35,7 +35,7 @@ __all__ = [
     "usage_of",
 ]
 
-# The service's own words for reasons that have a name here (wire page, "Whole replies").
+# The service's own words for reasons that have a name here (wire.md#whole-replies).
 _FINISH_REASONS = {"model_length": "length"}
 _FAILED = "error"
 
@@ -130,7 +130,7 @@ FailureT = TypeVar("FailureT", bound=WorkersAIError)
 
 
 def failed_by_finish_reason(kind: type[FailureT], head: ReplyHead, partial: Completion | None) -> FailureT:
-    """The error for an answer whose finish reason is ``error`` (wire page, "Whole replies")."""
+    """The error for an answer whose finish reason is ``error`` (wire.md#whole-replies)."""
     error = kind(
         "The model failed while it answered: the finish reason is 'error'. Try again.",
         status_code=head.status,
@@ -155,7 +155,7 @@ def calls_of(wires: Any, head: ReplyHead) -> list[dict[str, Any]]:
 
 
 def finish_reason_of(given: Any, *, called: bool, usage: Usage | None, asked: Asked) -> str:
-    """Why the answer ended. The native shape doesn't say, so it follows from what was received (wire page)."""
+    """Why the answer ended. The native shape doesn't say, so it is derived (wire.md#finish-reasons)."""
     given = _FINISH_REASONS.get(given, given) if isinstance(given, str) else given
     if given is None and usage is not None and _reached(usage.completion_tokens, asked.max_tokens):
         return "length"
@@ -170,7 +170,7 @@ def _reached(tokens: int, max_tokens: int | None) -> bool:
 
 
 def is_empty_answer(body: bytes) -> bool:
-    """Whether a reply of success has an empty result: some routes answer a request for a stream so (wire page)."""
+    """Whether a successful reply has an empty result, as some routes send for a stream (wire.md#failures-in-streams)."""
     try:
         payload = whole_value_of(body)
     except ValueError:

@@ -26,7 +26,7 @@ class ReplyHead:
 
     @property
     def ok(self) -> bool:
-        """Whether the status promises an answer. A 200 can still tell of a failure (wire page, "Replies")."""
+        """Whether the status promises an answer. A 200 can still tell of a failure (wire.md#whole-replies)."""
         return 200 <= self.status < 300  # noqa: PLR2004 - HTTP's success
 
     @property
@@ -110,7 +110,7 @@ def error_from_body(body: bytes, head: ReplyHead) -> WorkersAIError:
 
 
 def result_of(body: bytes, head: ReplyHead) -> dict[str, Any]:
-    """The result inside the envelope; the Worker binding's route sends it bare (wire page).
+    """The result inside the envelope; the Worker binding's route sends it bare (wire.md#worker-binding).
 
     Raises:
         WorkersAIError: the failure that the reply tells of; :class:`ServerError` for one that can't be read.

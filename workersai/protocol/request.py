@@ -94,7 +94,7 @@ def input_body(model_input: Input, options: CallOptions, offer: Offer) -> InputB
             if offer.tools:
                 raise BadRequestError(_no_tools(options))
             return InputBody({"prompt": model_input})
-        # The model would continue a prompt, not answer it: the service applies no chat template to one (wire page).
+        # The model would continue a prompt, not answer it: the service applies no chat template (wire.md#prompt-form).
         model_input = [Message("user", model_input)]
     if not isinstance(model_input, list | tuple):
         raise BadRequestError(f"A call takes a text or a list of messages, not {type(model_input).__name__}.")
@@ -219,7 +219,7 @@ def _message(item: Message | Mapping[str, Any], where: str) -> Message:
 
 
 def _message_to_wire(message: Message) -> dict[str, Any]:
-    # The Llama models follow a call best when it also stands in the text (wire page, "Requests").
+    # The Llama models follow a call best when it also stands in the text (wire.md#history).
     spoken = [_spoken_call(call) for call in message.tool_calls]
     broken = [f'{{"name":{json_text(call.name)},"parameters":{call.arguments}}}' for call in message.invalid_tool_calls]
     wire: dict[str, Any] = {

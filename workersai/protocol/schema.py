@@ -1,7 +1,7 @@
 """Any JSON Schema that a framework hands over -> one that the service accepts.
 
 The service demands ``type`` and ``description`` of every property and understands no ``$ref``; a union, which has no
-``type``, breaks its contract (wire page, "Requests"). What can't be said in its terms is told in the description, for
+``type``, breaks its contract (wire.md#tools). What can't be said in its terms is told in the description, for
 the model to read.
 """
 

@@ -1,6 +1,6 @@
 """The shapes of a reply's result, and of a stream's event -> the parts of an answer.
 
-The service answers in five shapes, and a route changes its shape without notice (wire page, "Whole replies"). So each
+The service answers in five shapes, and a route changes its shape without notice (wire.md#whole-replies). So each
 is read on every model: native (``response``, ``tool_calls``), chat (``choices[0].message``), hybrid (both at once),
 text completion (``choices[0].text``) and Responses (``output``). A stream's events have the same shapes, with a
 ``delta`` in place of the ``message``.

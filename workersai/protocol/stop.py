@@ -1,4 +1,4 @@
-"""Stop strings, applied here: ``stop`` is not in the service's schema, and is never sent (wire page, "Requests").
+"""Stop strings, applied here: ``stop`` is not in the service's schema, and is never sent (wire.md#options).
 
 Strategy: Knuth-Morris-Pratt. Each stop string knows how much of its beginning the text ends with, so that each
 character is looked at once, however long the stop strings are and wherever the text is cut. The longest such beginning

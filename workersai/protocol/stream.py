@@ -118,7 +118,7 @@ class StreamReader:
         """The last deltas, once no more bytes come: held-back text, then one with the usage and the finish.
 
         Raises:
-            StreamInterruptedError: the stream was cut off (wire page, "Streams"); ``partial`` has what came.
+            StreamInterruptedError: the stream was cut off (wire.md#failures-in-streams); ``partial`` has what came.
             WorkersAIError: the failure that the stream told of, with its ``partial``.
         """
         last = self._take(self._sniff(b"", at_end=True)) if self._sniffing else []

@@ -1,8 +1,8 @@
 """The offered tools, as the readers of text tool calls need them: their names, their parameters, the keys of a call.
 
 A call is an object of a name and ``parameters`` (or ``arguments``), or of a ``function`` that has both. gpt-oss also
-writes the flat form ``{"name": "get_weather", "city": "Paris"}``, with the arguments beside the name (wire page,
-"Whole replies"). The flat form counts only if each other key is a parameter of the tool.
+writes the flat form ``{"name": "get_weather", "city": "Paris"}``, with the arguments beside the name
+(wire.md#text-tool-calls). The flat form counts only if each other key is a parameter of the tool.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A tool call on the wire -> a ToolCall. The one place that reads them, for whole replies and streams alike.
 
-The service sends calls in three shapes (wire page, "Replies" and "Streams"), and a streamed call in pieces. Here each
+The service sends calls in three shapes (wire.md#tool-calls, wire.md#streams), and a streamed call in pieces. Here each
 shape becomes a :class:`ToolCallDelta`, and deltas become calls: a whole call is a call in one piece.
 """
 
@@ -77,7 +77,7 @@ class ToolCallAssembler:
     def add(self, wires: Sequence[dict[str, Any]], *, place: Place = "beside") -> list[ToolCallDelta]:
         """Takes the entries of one ``tool_calls`` array; returns what each added, with an index of our own.
 
-        The hybrid shape has the same call in two places (wire page, "Streams"): it is one call.
+        The hybrid shape has the same call in two places (wire.md#tool-calls): it is one call.
         """
         deltas = (self._add(wire, place) for wire in wires if not self._repeats.has(wire, place, self._calls))
         return [self._shown(delta) for delta in deltas if delta is not None and self._counts(delta.index)]

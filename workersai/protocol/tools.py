@@ -171,7 +171,7 @@ def _choice_to_wire(choice: ToolChoice | None, names: list[str]) -> str | dict[s
     if not names:
         raise BadRequestError(f"tool_choice: {choice!r} asks for a call, but there are no tools.")
     if choice is True or choice in _FORCED:
-        # "required" is only advice to the model; a named tool is enforced (wire page, "Requests").
+        # "required" is only advice to the model; a named tool is enforced (wire.md#tool-choice).
         return _named(names[0]) if len(names) == 1 else "required"
     name = choice if isinstance(choice, str) else _name_in(choice)
     if name not in names:

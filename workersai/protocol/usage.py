@@ -1,7 +1,7 @@
 """The usage in a reply, and in the events of a stream -> a Usage.
 
-A stream counts in one of three ways, which have changed over time (wire page, "Streams"): totals in an event without
-choices, cumulative counts in each event, or increments in each event. :class:`UsageCounter` reads all of them.
+A stream counts in one of three ways, which have changed over time (wire.md#usage-in-streams): totals in an event
+without choices, cumulative counts in each event, or increments in each event. :class:`UsageCounter` reads all of them.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ def usage_of(usage: Any, model: str, *, billed: bool = True, neurons: float | No
 class UsageCounter:
     """Adds up what the events of one stream say of its usage.
 
-    The rule that fits all captures (wire page, "Streams"): a usage in an event without choices is the total. Without
-    one, counts that never fall are cumulative, and the last stands; counts that fall are increments, and are summed.
-    Zeros never replace counts.
+    The rule that fits all captures (wire.md#usage-in-streams): a usage in an event without choices is the total.
+    Without one, counts that never fall are cumulative, and the last stands; counts that fall are increments, and
+    are summed. Zeros never replace counts.
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from workersai.catalog import DEFAULT_MODEL, ModelCard, priced_card
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
-"""The roles that the service knows (wire page, "Requests")."""
+"""The roles that the service knows (wire.md#requests)."""
 
 
 @dataclass(frozen=True)

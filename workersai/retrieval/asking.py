@@ -31,7 +31,7 @@ from workersai.wordpiece import (
 )
 
 # What a client's own options say of every request. Its model writes text, and its rate limit is of that, which the
-# service counts apart (wire page, "Errors").
+# service counts apart (wire.md#limits).
 _SHARED = tuple(name for name in RequestOptions.model_fields if name not in ("model", "rate_limit"))
 _AROUND_ITEM = 100  # bytes of an item of a batch, beside its texts
 _ENOUGH = 10_000  # tokens; how many more a text has, nobody needs to know

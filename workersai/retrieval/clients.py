@@ -34,7 +34,7 @@ class RetrievalClient(BaseClient[httpx.Client]):
 
         Each request has up to 100 texts, and several run at once. The client's own options hold for them, too,
         but neither its ``model`` nor its ``rate_limit``: the service counts text generation apart, and takes 3,000
-        requests for embeddings a minute (wire page, "Errors"). A ``deadline`` is that of all the requests together.
+        requests for embeddings a minute (wire.md#limits). A ``deadline`` is that of all the requests together.
 
         Args:
             texts: One text or several, in a list, a column of a table or the like; all are checked before any is sent.

@@ -13,7 +13,7 @@ from workersai.wordpiece import count_wordpieces, may_have_more
 logger = logging.getLogger("workersai")
 
 _TOO_LONG = 3030
-"""The code for a text that is longer than an embedding model reads (wire page, "Errors")."""
+"""The code for a text that is longer than an embedding model reads (wire.md#error-codes)."""
 
 
 def explain_too_long(

@@ -1,4 +1,4 @@
-"""Plain HTTP against the local server: written from the wire page, and without any code of the package's client."""
+"""Plain HTTP against the local server: written from docs/internals/wire.md, without code of the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Async Batch API of the local server, as the wire page tells of it."""
+"""The Async Batch API of the local server, as wire.md#batch has it."""
 
 from __future__ import annotations
 

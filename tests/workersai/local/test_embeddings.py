@@ -1,4 +1,4 @@
-"""Embeddings and reranking on the local server, as the wire page and the models' published schemas have them."""
+"""Embeddings and reranking on the local server, as wire.md#embeddings and the models' published schemas have them."""
 
 from __future__ import annotations
 

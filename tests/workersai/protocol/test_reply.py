@@ -1,4 +1,4 @@
-"""Every reply of the wire page, and the error in each one that tells of a failure."""
+"""Every reply of wire.md#whole-replies, and the error in each one that tells of a failure."""
 
 import contextlib
 import json
@@ -159,7 +159,7 @@ def test_a_reply_that_is_not_json_is_summed_up_in_a_line_and_keeps_the_status(bo
     assert caught.value.status_code == 200
 
 
-# Name, code, HTTP, worth a retry: the wire page's table, row by row.
+# Name, code, HTTP, worth a retry: the table of wire.md#error-codes, row by row.
 TABLE = [
     (errors.AuthenticationError, 10000, 401, False),
     (errors.AuthenticationError, 10000, 403, False),

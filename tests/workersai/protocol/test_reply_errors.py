@@ -1,4 +1,4 @@
-"""Failures as the service, its gateway and its OpenAI-compatible route report them (wire page, "Errors")."""
+"""Failures as the service, its gateway and its OpenAI-compatible route report them (wire.md#error-codes)."""
 
 from __future__ import annotations
 

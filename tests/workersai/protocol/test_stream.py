@@ -1,4 +1,4 @@
-"""Every stream of the wire page, whole and cut at each byte."""
+"""Every stream of wire.md#streams, whole and cut at each byte."""
 
 import json
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ MODEL = "@cf/meta/llama-3.3-70b-instruct-fp8-fast"
 HEAD = ReplyHead(status=200, headers={"cf-ray": "8c5-LOC", "content-type": "text/event-stream"})
 ASKED = Asked(model=MODEL, max_tokens=256)
 
-# A native stream as the wire page shows it: CRLF and LF, comments, padding, empty and null pieces, a number, and text
+# A native stream as wire.md#streams shows it: CRLF and LF, comments, padding, empty and null pieces, a number, and text
 # whose characters take up to four bytes (CJK, an emoji of several code points).
 NATIVE = (
     ": connected\r\n\r\n"
