@@ -170,7 +170,7 @@ def _reached(tokens: int, max_tokens: int | None) -> bool:
 
 
 def is_empty_answer(body: bytes) -> bool:
-    """Whether a successful reply has an empty result, as some routes send for a stream (wire.md#failures-in-streams)."""
+    """Whether a successful reply has an empty result, as routes send for a stream (wire.md#failures-in-streams)."""
     try:
         payload = whole_value_of(body)
     except ValueError:
