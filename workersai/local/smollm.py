@@ -35,6 +35,7 @@ from workersai.local.engine import (
 )
 from workersai.local.grammar import Schema, UsableForms, call_schema, grammar_of
 from workersai.local.llama import Llama
+from workersai.local.llama_markup import messages_in
 from workersai.local.llama_process import LlamaConfig, LlamaProcess
 from workersai.local.schema_bounds import check_schema_bounds
 from workersai.local.tools import Tool, messages_with_tools, must_call, offered_tools, with_calls
@@ -137,8 +138,9 @@ class SmolLM:
 
     async def _tokens(self, request: GenerationRequest) -> list[int]:
         text = request.prompt
-        if text is None or not request.raw:
-            messages = [ChatMessage("user", text)] if text is not None else request.messages
+        turns = messages_in(text) if text is not None else ()
+        if text is None or not request.raw or turns:
+            messages = turns or request.messages or [ChatMessage("user", text or "")]
             told = messages_with_tools(messages, offered_tools(request))
             rendered = await self._call("/apply-template", {"messages": told})
             text = rendered["prompt"]
