@@ -191,7 +191,7 @@ class Books:
     def _close_part(
         self, part: int, ended: Sequence[tuple[Row, Completion | WorkersAIError]], rows: int, usage: Usage | None
     ) -> list[BatchResult]:
-        own = [usage for _, outcome in ended if (usage := usage_of_outcome(outcome)) is not None]
+        own = [paid for _, outcome in ended if (paid := usage_of_outcome(outcome)) is not None]
         if own:
             usage = None  # they are counted one by one
         counted = usage or sum_usages(own, self.asker.model)
