@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.bulk_client import answer_to
 from workersai.local import LocalServer, ScriptedEngine
 from workersai.local.engine import GenerationRequest
+from workersai.local.llama_markup import messages_in
 
 _SLOTS = 128  # more than a client asks for at once, so that no call waits for a seat
 _QUIET = 0.2  # seconds without another prompt, on top of the delay of a batch, until all has been asked
@@ -58,7 +59,8 @@ def _serve(line: Connection, batch_delay: float) -> None:
     asked: Counter[str] = Counter()
 
     def script(request: GenerationRequest) -> str:
-        prompt = request.prompt if request.prompt is not None else request.messages[-1].content
+        turns = request.messages or messages_in(request.prompt or "")  # a batch has conversations in Llama's template
+        prompt = turns[-1].content if turns else request.prompt or ""
         asked[prompt] += 1
         return answer_to(prompt)
 

@@ -27,6 +27,7 @@ AROUND = ("tests", "examples", "benchmarks", "docs", "notebooks")
 EXTRAS: dict[str, tuple[str, ...]] = {
     "workersai": (),
     "workersai.cli": ("cli",),
+    "workersai._doctor": ("cli",),
     "workersai.commands": ("cli",),
     "workersai.commands.tables": ("cli", "batch"),
     "workersai.commands.writers": ("cli", "batch"),

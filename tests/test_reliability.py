@@ -166,7 +166,9 @@ def test_a_cancelled_task_leaves_its_model_usable(way: str) -> None:
 def outcome(case: Case, expected: Outcome, way: str, **bounds: float) -> Any:
     """What a call ends in that meets the fault each time; the next one must succeed."""
     model, call = WAYS[way]
-    with LocalServer(lambda _: Answer(pieces=PIECES), faults=[case.fault] * expected.requests) as server:
+    faults = [case.fault] * expected.requests
+    # In the native dialect, some of the text is within the first 100 bytes of a stream.
+    with LocalServer(lambda _: Answer(pieces=PIECES), faults=faults, dialect="native") as server:
         patient = model(**connection(server))
         met, after = both(call, model(**connection(server), max_retries=MAX_RETRIES, **bounds), patient)
         records = server.requests

@@ -214,7 +214,7 @@ def stream(call: Call) -> Flow[None]:  # noqa: C901 - in one, since each piece p
 
 def _emit_last(deltas: Sequence[Delta], call: Call) -> Flow[None]:
     """Hands the end of a stream over; the last delta, which has the completion, only if that is an answer."""
-    completion = deltas[-1].completion
+    completion = deltas[-1].completion if deltas else None
     if completion is not None and completion.reasoning_only:
         yield Emit(deltas[:-1])
         require_answer(completion, call.asked)

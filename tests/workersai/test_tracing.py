@@ -372,7 +372,7 @@ def test_a_gateway_is_told_of_the_span(driver: Driver, serve: Serve, collected: 
 
 def test_a_stream_that_breaks_off_tells_what_was_paid_for(driver: Driver, collected: Collected) -> None:
     collected.instrument(capture_content=True)
-    with LocalServer("One two three", faults=["cut:200"]) as server, pytest.raises(errors.StreamInterruptedError):
+    with LocalServer("One two three", faults=["cut:700"]) as server, pytest.raises(errors.StreamInterruptedError):
         driver.stream(connection(server), "hi", max_retries=0)
     (written,) = json.loads(collected.one()["gen_ai.output.messages"])
     assert written["parts"][0]["content"].startswith("One")

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import cast
 
 from workersai.local.engine import ChatMessage
-from workersai.protocol.values import Role
 
 _TURN = re.compile(
     r"<\|start_header_id\|>(system|user|assistant|ipython)<\|end_header_id\|>\n\n(.*?)(?:<\|eot_id\|>|\Z)", re.DOTALL
@@ -33,7 +31,7 @@ def messages_in(prompt: str) -> tuple[ChatMessage, ...]:
 
 def _message(role: str, content: str) -> ChatMessage:
     if role != "ipython":
-        return ChatMessage(cast("Role", role), content)
+        return ChatMessage(role, content)
     try:
         result = json.loads(content)  # the template writes a tool's result as a string of JSON
     except ValueError:

@@ -225,7 +225,7 @@ def test_a_schema_that_can_not_be_used_is_one_line(
 
 
 def test_turns_that_were_left_out_and_an_answer_that_was_cut_are_told(serve: Serve) -> None:
-    server = serve([Answer("One."), Answer("Two", usage=Usage(10, 5)), Answer("Three.", usage=Usage(10, 5))])
+    server = serve([Answer("One."), *(Answer(text, finish_reason="length") for text in ("Two", "Three."))])
     long = "word " * 15_000
     given = ("--max-tokens", "5")
     done = finished("chat", *given, environment=towards(server), typed=f"{long}\n{long}\nlast\n")

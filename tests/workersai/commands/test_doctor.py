@@ -286,7 +286,7 @@ def test_ctrl_c_ends_with_the_rows_so_far(serve: Serve, tmp_path: Path) -> None:
         code, shown = terminal.end()
     assert code == 130
     assert "Traceback" not in shown
-    assert re.search(r"^prompt +\w+ +native", shown, re.MULTILINE)
+    assert re.search(r"^prompt +\w+ +text completion", shown, re.MULTILINE)
     assert re.search(r"^stream +skip +interrupted", shown, re.MULTILINE)
     assert json.loads((tmp_path / "saved.json").read_text())["samples"][-1]["kind"] == "stream"
 

@@ -58,7 +58,7 @@ def test_serve_prints_what_to_export_and_answers_until_it_is_interrupted() -> No
         assert (variables["CLOUDFLARE_ACCOUNT_ID"], variables["CLOUDFLARE_API_TOKEN"]) == ("me", "mine")
         response = httpx.post(
             f"{variables['CLOUDFLARE_BASE_URL']}/accounts/me/ai/run/{MODEL}",
-            json={"prompt": "Say hello.", "max_tokens": 5},
+            json={"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 5},
             headers={"authorization": "Bearer mine"},
             verify=VERIFY,
             timeout=PATIENCE,
