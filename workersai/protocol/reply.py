@@ -69,14 +69,15 @@ def completion_from_body(body: bytes, head: ReplyHead, asked: Asked) -> Completi
     Raises:
         WorkersAIError: the failure that the reply reports; :class:`ServerError` for one that can't be read.
     """
-    if is_empty_answer(body):
+    result = result_of(body, head)
+    if not result and is_empty_answer(body):
         raise ServerError(
             "The service answered with an empty result. Try again, or another model.",
             status_code=head.status,
             request_id=head.request_id,
             retryable=True,
         )
-    return completion_of(result_of(body, head), head, asked)
+    return completion_of(result, head, asked)
 
 
 def completion_of(result: Mapping[str, Any], head: ReplyHead, asked: Asked) -> Completion:
