@@ -7,7 +7,7 @@ becomes an item of a batch, so that both ask the same.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -224,12 +224,14 @@ def placed(responses: Sequence[Mapping[str, Any]], references: Sequence[str]) ->
     """The response of each item, by its place in the batch; None where there is none.
 
     ``id`` is the place, and the reference need not be unique (the schema): a response goes to the place that its id
-    names, if the reference agrees, and else to the first free one of its reference.
+    names, if the reference agrees, and else to the first free one of its reference. A reference that no item has says
+    nothing: then the id counts alone.
     """
+    known = set(references)
     by_place: list[Mapping[str, Any] | None] = [None] * len(references)
     strays: list[Mapping[str, Any]] = []
     for response in responses:
-        place = _place(response, references)
+        place = _place(response, references, known)
         if place is None or by_place[place] is not None:
             strays.append(response)
         else:
@@ -246,14 +248,15 @@ def placed(responses: Sequence[Mapping[str, Any]], references: Sequence[str]) ->
     return by_place
 
 
-def _place(response: Mapping[str, Any], references: Sequence[str]) -> int | None:
+def _place(response: Mapping[str, Any], references: Sequence[str], known: Collection[str]) -> int | None:
     named = response.get("id")
     if isinstance(named, str) and named.isascii() and named.isdigit():
         named = int(named[:9])
     if isinstance(named, bool) or not isinstance(named, int) or not 0 <= named < len(references):
         return None
     reference = response.get("external_reference")
-    return named if reference in (None, references[named]) else None
+    agrees = not isinstance(reference, str) or reference == references[named] or reference not in known
+    return named if agrees else None
 
 
 def outcome_of(response: Mapping[str, Any] | None, head: ReplyHead, asked: Asked) -> Completion | WorkersAIError:
