@@ -81,6 +81,18 @@ def with_finish_reason(completion: Completion, asked: Asked) -> Completion:
     return completion if tokens.most < _SURELY_WHOLE * most else replace(completion, finish_reason=None)
 
 
+def usage_beyond(total: Usage | None, own: Usage | None) -> Usage | None:
+    """What a batch's total has beyond the usage that its rows report themselves; None without a total."""
+    if total is None or own is None:
+        return total
+    return replace(
+        total,
+        prompt_tokens=max(0, total.prompt_tokens - own.prompt_tokens),
+        completion_tokens=max(0, total.completion_tokens - own.completion_tokens),
+        cached_tokens=max(0, total.cached_tokens - own.cached_tokens),
+    )
+
+
 def sum_usages(usages: Sequence[Usage], model: str) -> Usage | None:
     """The usage of several answers together; None if there is none."""
     if not usages:

@@ -17,6 +17,7 @@ from workersai.batch.results import (
     request_of_row,
     result_of,
     sum_usages,
+    usage_beyond,
     usage_of_outcome,
     with_finish_reason,
 )
@@ -191,23 +192,26 @@ class Books:
     def _close_part(
         self, part: int, ended: Sequence[tuple[Row, Completion | WorkersAIError]], rows: int, usage: Usage | None
     ) -> list[BatchResult]:
-        own = [paid for _, outcome in ended if (paid := usage_of_outcome(outcome)) is not None]
-        if own:
-            usage = None  # they are counted one by one
-        counted = usage or sum_usages(own, self.asker.model)
-        tokens = (None, None) if usage is None else (usage.prompt_tokens, usage.completion_tokens)
+        paid = [(outcome, usage_of_outcome(outcome)) for _, outcome in ended]
+        own = sum_usages([known for _, known in paid if known is not None], self.asker.model)
+        # Rows that report their usage are counted one by one, and the part only for what the total has beyond them.
+        rest = usage_beyond(usage, own)
+        is_known = rest is not None or (
+            own is not None and all(known is not None for outcome, known in paid if isinstance(outcome, Completion))
+        )
+        tokens = (None, None) if rest is None else (rest.prompt_tokens, rest.completion_tokens)
+        cost = rest.cost_usd if rest is not None else 0.0 if is_known else None
         with self.journal.transaction():
             results = self._keep(ended)
-            # Of rows that are counted one by one, nothing more is to be paid for; otherwise None is not known.
-            cost = 0.0 if own else None if usage is None else usage.cost_usd
             self.journal.finish_part(part, tokens, cost)
-        self._count(usage)
+        self._count(rest)
         self.progress.parts -= 1
         held = self._forget(part)
-        if counted is None:
+        if not is_known:
             self.progress.unclear_cost_usd += held
+        counted = sum_usages([part_of_it for part_of_it in (own, rest) if part_of_it is not None], self.asker.model)
         for tracker in self.asker.trackers:
-            tracker.settle(held, counted, calls=rows)
+            tracker.settle(held, counted, calls=rows, is_total=is_known)
         return results
 
     def _forget(self, part: int) -> float:
