@@ -128,6 +128,26 @@ def test_serve_is_strict_and_called_by_another_name_where_it_is_told_so() -> Non
             assert refused.status_code == status
 
 
+@pytest.mark.model
+def test_serve_answers_in_the_chosen_dialect() -> None:
+    with serving("--port", "0", "--dialect", "chat") as process:
+        response = httpx.post(
+            exports_of(process)["CLOUDFLARE_BASE_URL"] + f"/accounts/local-account/ai/run/{MODEL}",
+            json={"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 2},
+            headers={"authorization": "Bearer local-token"},
+            verify=VERIFY,
+            timeout=PATIENCE,
+        )
+    assert result_of(response)["choices"][0]["message"]["content"]
+    assert "response" not in result_of(response)
+
+
+def test_an_unknown_dialect_is_a_usage_error_that_lists_them() -> None:
+    done = finished("serve", "--dialect", "nonsense")
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in ("native", "hybrid", "chat"))
+
+
 def test_a_port_out_of_range_is_a_usage_error() -> None:
     done = finished("serve", "--port", "65536")
     assert done.returncode == 2
