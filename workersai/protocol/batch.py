@@ -7,7 +7,7 @@ becomes an item of a batch, so that both ask the same.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -227,11 +227,10 @@ def placed(responses: Sequence[Mapping[str, Any]], references: Sequence[str]) ->
     names, if the reference agrees, and else to the first free one of its reference. A reference that no item has says
     nothing: then the id counts alone.
     """
-    known = set(references)
     by_place: list[Mapping[str, Any] | None] = [None] * len(references)
     strays: list[Mapping[str, Any]] = []
     for response in responses:
-        place = _place(response, references, known)
+        place = _place(response, references)
         if place is None or by_place[place] is not None:
             strays.append(response)
         else:
@@ -240,23 +239,35 @@ def placed(responses: Sequence[Mapping[str, Any]], references: Sequence[str]) ->
     for place, response_here in enumerate(by_place if strays else ()):
         if response_here is None:
             free.setdefault(references[place], deque()).append(place)
+    known = set(references) if strays else set()
+    unknown: list[Mapping[str, Any]] = []
     for response in strays:
         reference = response.get("external_reference")
         places = free.get(reference) if isinstance(reference, str) else None
         if places:
             by_place[places.popleft()] = response
+        elif not (isinstance(reference, str) and reference in known):
+            unknown.append(response)
+    for response in unknown:
+        named = _index(response, len(references))
+        if named is not None and by_place[named] is None:
+            by_place[named] = response
     return by_place
 
 
-def _place(response: Mapping[str, Any], references: Sequence[str], known: Collection[str]) -> int | None:
+def _index(response: Mapping[str, Any], count: int) -> int | None:
+    """The place that the id of a response names, if there is such a place."""
     named = response.get("id")
     if isinstance(named, str) and named.isascii() and named.isdigit():
         named = int(named[:9])
-    if isinstance(named, bool) or not isinstance(named, int) or not 0 <= named < len(references):
+    if isinstance(named, bool) or not isinstance(named, int) or not 0 <= named < count:
         return None
-    reference = response.get("external_reference")
-    agrees = not isinstance(reference, str) or reference == references[named] or reference not in known
-    return named if agrees else None
+    return named
+
+
+def _place(response: Mapping[str, Any], references: Sequence[str]) -> int | None:
+    named = _index(response, len(references))
+    return None if named is None or response.get("external_reference") not in (None, references[named]) else named
 
 
 def outcome_of(response: Mapping[str, Any] | None, head: ReplyHead, asked: Asked) -> Completion | WorkersAIError:

@@ -165,7 +165,14 @@ def test_each_response_goes_to_a_place_of_its_own_reference(references: list[str
     found = [one for one in by_place if one is not None]
     assert len({id(one) for one in found}) == len(found)
     for place, one in enumerate(by_place):
-        assert one is None or one.get("external_reference") in (None, references[place])
+        reference = None if one is None else one.get("external_reference")
+        assert reference in (None, references[place]) or reference not in references
+
+
+def test_an_unknown_reference_takes_no_place_from_a_known_one() -> None:
+    responses = [{"id": 0, "external_reference": "other"}, {"id": 0, "external_reference": "a"}]
+    assert placed(responses, ["a"]) == [responses[1]]
+    assert placed(responses[:1], ["a"]) == [responses[0]]
 
 
 @given(st.permutations(range(20)), st.lists(st.sampled_from(["same", "other"]), min_size=20, max_size=20))
