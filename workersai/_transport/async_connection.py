@@ -63,7 +63,10 @@ class AsyncConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, in order or not."""
-        self._is_lost, self._transport = True, None  # asyncio's abort() fails on a transport that has ended
+        transport, self._transport = self._transport, None  # asyncio's abort() fails on a transport that has ended
+        self._is_lost = True
+        if transport is not None:
+            transport.close()  # or Python 3.10 warns that a TLS transport is unclosed
         if exc is not None and not self.parser.is_complete:
             self._fail(httpx.ReadError(str(exc)))
             return

@@ -123,7 +123,9 @@ class OuterTls(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._has_ended = True
-        self._transport = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()  # as in AsyncConnection
         self._wake()
         inner, self._inner = self._inner, None
         if inner is not None:
