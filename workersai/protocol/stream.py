@@ -31,6 +31,7 @@ from workersai.protocol.usage import UsageCounter
 from workersai.protocol.values import Completion, Delta, Usage
 
 _DONE = b"[DONE]"
+_LONGEST_EMPTY_REPLY = 4_096  # bytes; the envelope alone has about 60
 _CHOICE: Place = "choice"
 _BESIDE: Place = "beside"
 _BOM = b"\xef\xbb\xbf"
@@ -96,7 +97,10 @@ class StreamReader:
     @property
     def answered_nothing(self) -> bool:
         """Whether the reply was JSON with an empty result, as some routes answer a request for a stream."""
-        return self._whole is not None and self._head.ok and is_empty_answer(bytes(self._whole))
+        whole = self._whole
+        if whole is None or not self._head.ok or len(whole) > _LONGEST_EMPTY_REPLY:
+            return False
+        return is_empty_answer(bytes(whole))
 
     def feed(self, data: bytes) -> list[Delta]:
         """The deltas that ``data`` completes. A failure found in it shows in ``ended``, and ``close`` raises it."""

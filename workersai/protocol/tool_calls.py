@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -21,6 +21,9 @@ from workersai.protocol.values import InvalidToolCall, ToolCall, ToolCallDelta
 
 Place = Literal["choice", "beside", "text"]
 """Where a call stands in a reply: in its choice, beside the choices (or in a native reply), or in its text."""
+
+
+_MOST_UNFINISHED = 64  # calls that are streamed at the same time, far more than were ever seen
 
 
 def new_call_id() -> str:
@@ -181,7 +184,8 @@ class _Repeats:
         self._counts: dict[str, Counter[tuple[str, str]]] = {"choice": Counter(), "beside": Counter()}
         self._seen: set[Place] = set()
         self._looked = 0  # how many of the calls were looked at
-        self._unfinished: list[_Growing] = []
+        # The newest calls that were not whole yet, each with the number of its pieces at the last look.
+        self._unfinished: deque[tuple[_Growing, int]] = deque(maxlen=_MOST_UNFINISHED)
 
     def has(self, wire: dict[str, Any], place: Place, calls: Sequence[_Growing]) -> bool:
         """Whether the entry is a call of the other place again."""
@@ -190,21 +194,24 @@ class _Repeats:
         self._seen.add(place)
         if len(self._seen) == 1:
             return False
-        self._count(calls)
         key = _key(*_name_and_arguments(wire))
-        if key is None or self._counts[place][key] >= self._counts["beside" if place == "choice" else "choice"][key]:
+        if key is None:  # a piece of a call, which is compared once all of it is there
+            return False
+        self._count(calls)
+        if self._counts[place][key] >= self._counts["beside" if place == "choice" else "choice"][key]:
             return False
         self._counts[place][key] += 1
         return True
 
     def _count(self, calls: Sequence[_Growing]) -> None:
-        """Counts the calls that have become whole since."""
-        unfinished = [*self._unfinished, *(call for call in calls[self._looked :] if call.place != "text")]
-        self._looked, self._unfinished = len(calls), []
-        for call in unfinished:
-            key = _key(call.name, "".join(call.arguments))
+        """Counts the calls that have become whole since; one without a new piece is not parsed again."""
+        unfinished = [*self._unfinished, *((call, 0) for call in calls[self._looked :] if call.place != "text")]
+        self._looked = len(calls)
+        self._unfinished.clear()
+        for call, pieces in unfinished:
+            key = None if pieces == len(call.arguments) > 0 else _key(call.name, "".join(call.arguments))
             if key is None:
-                self._unfinished.append(call)
+                self._unfinished.append((call, len(call.arguments)))
             else:
                 self._counts[call.place][key] += 1
 

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workersai.errors import ServerError, StreamInterruptedError
+from workersai.protocol import tool_calls
 from workersai.protocol.reply import Asked, ReplyHead, completion_from_body, completion_of
 from workersai.protocol.shapes import parts_of_event, parts_of_result, plain_text_of
 from workersai.protocol.stream import StreamReader
-from workersai.protocol.tool_calls import ToolCallAssembler
+from workersai.protocol.tool_calls import ToolCallAssembler, call_from_text
 from workersai.protocol.values import Completion
 
 HEAD = ReplyHead(200, {"cf-ray": "ray", "cf-ai-neurons": "1.98"})
@@ -175,13 +176,41 @@ def test_ids_are_unique_in_the_reply_and_in_the_conversation() -> None:
         assert ids[1] == "same"
 
 
-def test_repeated_calls_take_a_time_in_proportion_to_their_number() -> None:
-    """Each call is looked at once, however many there are: so many comparisons would not end."""
-    wires = [{"name": "f", "arguments": {"n": n}} for n in range(20_000)]
-    assembler = ToolCallAssembler()
+def in_two_places(assembler: ToolCallAssembler, number: int) -> None:
+    wires = [{"name": "f", "arguments": {"n": n}} for n in range(number)]
     assembler.add(wires, place="choice")
     assembler.add(wires, place="beside")
-    assert len(assembler.calls()[0]) == 20_000
+
+
+def in_pieces_after_a_repetition(assembler: ToolCallAssembler, number: int) -> None:
+    in_two_places(assembler, 1)
+    assembler.add([{"index": 1, "id": "x", "function": {"name": "g", "arguments": '{"a": "'}}], place="choice")
+    for _ in range(number):
+        assembler.add([{"index": 1, "function": {"arguments": "word "}}], place="choice")
+
+
+def broken_beside_whole(assembler: ToolCallAssembler, number: int) -> None:
+    broken = [{"index": n, "id": str(n), "function": {"name": "f", "arguments": '{"n'}} for n in range(number)]
+    assembler.add(broken, place="choice")
+    assembler.add([{"name": "f", "arguments": {"n": n}} for n in range(number)], place="beside")
+
+
+@pytest.mark.parametrize("case", [in_two_places, in_pieces_after_a_repetition, broken_beside_whole])
+def test_comparing_calls_takes_a_work_in_proportion_to_them(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The characters that are parsed are counted, at two sizes."""
+    parsed: list[int] = []
+
+    def counting(call_id: str, name: str, text: str) -> Any:
+        parsed.append(len(text) + 1)
+        return call_from_text(call_id, name, text)
+
+    monkeypatch.setattr(tool_calls, "call_from_text", counting)
+    work = []
+    for number in (200, 1_600):
+        parsed.clear()
+        case(ToolCallAssembler(), number)
+        work.append(sum(parsed))
+    assert work[1] <= work[0] * 8 * 1.5
 
 
 def test_the_finish_reason_error_is_a_failure_with_what_was_received() -> None:
